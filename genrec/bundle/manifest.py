@@ -1,0 +1,163 @@
+"""The manifest: the facts that training fixed. The service reads them and never overrides one."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from genrec.errors import BundleError, DataError
+from genrec.history import Prompt
+from genrec.item_tokens import ItemTokens
+
+FORMAT_VERSION: Literal[1] = 1
+DRAFT = "draft"
+"""The version of a bundle that is not sealed yet."""
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+TokenId = Annotated[int, Field(ge=0, lt=2**31)]
+
+
+class _Facts(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class PromptPieces(_Facts):
+    """How a history becomes input ids; see `genrec.history.Prompt`."""
+
+    prefix_ids: tuple[TokenId, ...] = ()
+    item_separator_ids: tuple[TokenId, ...] = ()
+    suffix_ids: tuple[TokenId, ...] = ()
+    max_history_items: Annotated[int, Field(ge=1)] = 20
+    order: Literal["oldest_first"] = "oldest_first"
+
+    @property
+    def prompt(self) -> Prompt:
+        """The same as the encoder takes it."""
+        return Prompt(**self.model_dump())
+
+
+class Generation(_Facts):
+    """Defaults of a search. `max_k` bounds what a request may ask for; the beam is at least k wide."""
+
+    num_beams: Annotated[int, Field(ge=1)] = 20
+    length_penalty: float = 1.0
+    max_k: Annotated[int, Field(ge=1)] = 100
+    exclude_history: bool = True
+
+
+class Golden(_Facts):
+    """How closely golden.jsonl must be met.
+
+    Served in float32 the lists must match and scores lie within `score_tolerance`. In a shorter dtype the golden items
+    are rescored and must lie within `reduced_tolerance`, and lists overlap by at least `reduced_overlap` on average.
+    """
+
+    score_tolerance: Annotated[float, Field(gt=0)] = 1e-4
+    reduced_tolerance: Annotated[float, Field(gt=0)] = 0.25
+    reduced_overlap: Annotated[float, Field(ge=0, le=1)] = 0.5
+
+
+class FileFacts(_Facts):
+    """Size and content of one file."""
+
+    bytes: Annotated[int, Field(ge=0)]
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class Manifest(_Facts):
+    """manifest.json of format version 1; the keys are described in docs/bundle-format.md."""
+
+    format_version: Literal[1] = FORMAT_VERSION
+    name: Name
+    version: str = DRAFT
+    created_at: str = ""
+    architecture: Literal["seq2seq", "causal"]
+    num_levels: Annotated[int, Field(ge=1)]
+    codebook_sizes: tuple[Annotated[int, Field(ge=1)], ...]
+    item_token_ids: tuple[tuple[TokenId, ...], ...]
+    prompt: PromptPieces
+    decoder_prefix_ids: tuple[TokenId, ...]
+    generation: Generation = Generation()
+    golden: Golden = Golden()
+    model_inputs: tuple[str, ...] = ()
+    dtype: Literal["float32", "bfloat16", "float16"]
+    provenance: dict[str, Any] = {}
+    files: dict[str, FileFacts] = {}
+
+    @property
+    def item_tokens(self) -> ItemTokens:
+        """The token of each (level, code), checked.
+
+        Raises:
+            BundleError: a token stands for two codes, or the counts disagree with `codebook_sizes`.
+        """
+        try:
+            tokens = ItemTokens(self.item_token_ids)
+        except DataError as error:
+            raise BundleError(f"manifest.json: {error}") from error
+        if tokens.codebook_sizes != self.codebook_sizes or tokens.num_levels != self.num_levels:
+            raise BundleError(
+                f"manifest.json: item_token_ids has codebooks of {list(tokens.codebook_sizes)}, "
+                f"but codebook_sizes says {list(self.codebook_sizes)} and num_levels {self.num_levels}."
+            )
+        return tokens
+
+    def to_json(self) -> str:
+        """The text of manifest.json."""
+        return json.dumps(self.model_dump(mode="json"), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+    def sealed(self, *, files: Mapping[str, FileFacts], created_at: str) -> "Manifest":
+        """The same with its files, its date and the version that follows from its content."""
+        content = self.model_dump(mode="json") | {"files": {name: facts.model_dump() for name, facts in files.items()}}
+        return Manifest.model_validate_json(
+            json.dumps(content | {"version": content_version(content), "created_at": created_at})
+        )
+
+
+def content_version(manifest: Mapping[str, Any]) -> str:
+    """The identity of a bundle: short sha256 of its canonical manifest without `version` and `created_at`.
+
+    Canonical: keys sorted, no blanks, ASCII. The hashes of all files are part of it.
+    """
+    content = {key: value for key, value in manifest.items() if key not in ("version", "created_at")}
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return hashlib.sha256(text.encode("ascii")).hexdigest()[:12]
+
+
+def read_manifest(file: Path) -> Manifest:
+    """Read and validate manifest.json.
+
+    Raises:
+        BundleError: unreadable, of a newer format, with a wrong or unknown key, or not what its version says.
+    """
+    try:
+        raw = json.loads(file.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise BundleError(f"{file.name} cannot be read: {error}") from error
+    if not isinstance(raw, dict):
+        raise BundleError(f"{file.name} is not a JSON object.")
+    if isinstance(raw.get("format_version"), int) and raw["format_version"] > FORMAT_VERSION:
+        raise BundleError(
+            f"{file.name} has format_version {raw['format_version']}; this version of genrec reads up to "
+            f"{FORMAT_VERSION}. Upgrade genrec."
+        )
+    try:
+        manifest = Manifest.model_validate_json(json.dumps(raw))
+    except (ValidationError, ValueError) as error:
+        raise BundleError(f"{file.name}: {_first_problem(error)}") from error
+    if manifest.version != DRAFT and content_version(raw) != manifest.version:
+        raise BundleError(
+            f"{file.name} states version {manifest.version!r}, but its content has version {content_version(raw)!r}: "
+            "it was edited after it was sealed."
+        )
+    return manifest
+
+
+def _first_problem(error: ValueError) -> str:
+    if not isinstance(error, ValidationError):
+        return str(error)
+    first = error.errors(include_url=False, include_input=False)[0]
+    return f"key {'.'.join(map(str, first['loc'])) or '(top)'}: {first['msg']}"

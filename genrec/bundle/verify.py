@@ -1,0 +1,97 @@
+"""The checks that stand between a directory and a served bundle. Each failure is one sentence that names the file."""
+
+from pathlib import Path
+
+import marisa_trie
+import numpy as np
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from genrec.bundle import layout
+from genrec.bundle.manifest import Manifest
+from genrec.errors import BundleError
+from genrec.item_tokens import ItemTokens
+from genrec.models import embedding_rows, special_ids
+from genrec.semantic_id import Catalog
+from genrec.trie import ItemTrie
+
+# What a bundle may hold. Pickle hides behind .bin, .pt and others, so the list is of what is allowed.
+_SUFFIXES = {".json", ".jsonl", ".safetensors", ".parquet", ".marisa", ".md", ".toml", ".html", ".png", ".svg"}
+_SUFFIXES |= {".txt", ".model", ".csv"}  # vocabularies of tokenizers, tables of reports
+
+
+def check_files(root: Path, manifest: Manifest) -> None:
+    """Every listed file is there with the listed bytes, and nothing else is.
+
+    Raises:
+        BundleError: a file is missing, unlisted, a link, of a kind that is never read, or has other bytes.
+    """
+    found = {file.relative_to(root).as_posix(): file for file in layout.walk(root)}
+    del found[layout.MANIFEST]
+    for name in sorted(manifest.files.keys() - found.keys()):
+        raise BundleError(f"file {name} is listed in {layout.MANIFEST} but missing.")
+    for name in sorted(found.keys() - manifest.files.keys()):
+        raise BundleError(f"file {name} is not listed in {layout.MANIFEST}; a bundle holds nothing else. Remove it.")
+    for name, facts in manifest.files.items():
+        file = found[name]
+        if file.is_symlink() or not file.is_file():
+            raise BundleError(f"file {name} is a link or a device; a bundle holds plain files only.")
+        if file.suffix not in _SUFFIXES:
+            raise BundleError(f"file {name} is of a kind that a bundle never holds (allowed: {sorted(_SUFFIXES)}).")
+        size = file.stat().st_size
+        if size != facts.bytes:
+            raise BundleError(
+                f"file {name} has {size} bytes, but {layout.MANIFEST} lists {facts.bytes}: it is damaged."
+            )
+        if layout.sha256_of(file) != facts.sha256:
+            raise BundleError(f"file {name} has other bytes than when it was sealed (sha256 differs): it is damaged.")
+
+
+def check_tokens(
+    manifest: Manifest, tokens: ItemTokens, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    """Item tokens lie within the model's vocabulary, and none is a special token.
+
+    Raises:
+        BundleError: otherwise, or the architecture is another, or an id of the prompt is out of range.
+    """
+    if model.config.is_encoder_decoder != (manifest.architecture == "seq2seq"):
+        raise BundleError(f"{layout.MANIFEST} says {manifest.architecture}, but {layout.MODEL}/ is of the other kind.")
+    rows, head_rows = embedding_rows(model)
+    if rows != head_rows:
+        raise BundleError(f"{layout.MODEL}/ has {rows} embedding rows but {head_rows} output rows; they must be equal.")
+    if tokens.highest_id >= rows:
+        raise BundleError(
+            f"{layout.MANIFEST} has item token id {tokens.highest_id}, beyond the {rows} rows of the embedding."
+        )
+    clash = tokens.clash(special_ids(model, tokenizer))
+    if clash is not None:
+        raise BundleError(
+            f"{layout.MANIFEST} has item token id {clash}, which is {tokenizer.convert_ids_to_tokens(clash)!r}, "
+            "a pad, start, end or other special token of the model."
+        )
+    pieces = manifest.prompt
+    others = (*pieces.prefix_ids, *pieces.item_separator_ids, *pieces.suffix_ids, *manifest.decoder_prefix_ids)
+    if max(others, default=0) >= rows:
+        raise BundleError(f"{layout.MANIFEST} has prompt token id {max(others)}, beyond the {rows} embedding rows.")
+    if bool(manifest.decoder_prefix_ids) != (manifest.architecture == "seq2seq"):
+        raise BundleError(f"{layout.MANIFEST}: decoder_prefix_ids must be given for seq2seq and be empty for causal.")
+
+
+def check_catalog(root: Path, catalog: Catalog, trie: ItemTrie) -> None:
+    """The two tries on disk say what the catalog says.
+
+    Raises:
+        BundleError: a trie cannot be read, or disagrees.
+    """
+    items = marisa_trie.BinaryTrie()
+    ids = marisa_trie.RecordTrie("<I")
+    for index, name in ((items, layout.ITEM_TRIE), (ids, layout.ID_TRIE)):
+        try:
+            index.load(str(root / name))
+        except (OSError, RuntimeError) as error:
+            raise BundleError(f"file {name} is not a marisa-trie: {error}") from error
+    if not trie.agrees_with(items):
+        raise BundleError(f"file {layout.ITEM_TRIE} holds other token paths than {layout.ITEMS}.")
+    rows = np.fromiter((ids.get(item_id, [(-1,)])[0][0] for item_id in catalog.item_ids.to_pylist()), dtype=np.int64)
+    if len(ids) != len(catalog) or not np.array_equal(rows, np.arange(len(catalog))):
+        raise BundleError(f"file {layout.ID_TRIE} holds other item ids than {layout.ITEMS}.")

@@ -1,0 +1,146 @@
+"""The engine that is Hugging Face `generate`: works for every model, and is the oracle for faster ones.
+
+Shapes: R queries, B beams, V vocabulary, L levels, T prompt tokens.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import GenerationConfig, PreTrainedModel
+
+from genrec.decoding.engine import Beam, Query
+from genrec.decoding.padding import pad_prompts
+from genrec.errors import EngineError
+from genrec.trie import ItemTrie
+
+# `generate` starts all beams but the first at -1e9, so that copies of one prefix lose; whatever still carries that
+# number at the end is filler, not an item.
+_FILLER = -1e6
+
+
+@dataclass(frozen=True, eq=False)
+class GenerateEngine:
+    """Beam search by `model.generate(prefix_allowed_tokens_fn=…)`.
+
+    Attributes:
+        model: a Hugging Face model whose generation config is empty (`genrec.models.load_model` sees to it).
+        trie: the items that exist.
+        decoder_prefix_ids: what the decoder starts with; empty for a decoder-only model.
+        length_penalty: a score is divided by ``L ** length_penalty``.
+    """
+
+    model: PreTrainedModel
+    trie: ItemTrie
+    decoder_prefix_ids: tuple[int, ...]
+    length_penalty: float
+
+    @property
+    def name(self) -> str:
+        """generate"""
+        return "generate"
+
+    @torch.inference_mode()
+    def search(self, queries: Sequence[Query], num_beams: int) -> list[Beam]:
+        """See `Engine.search`."""
+        encoder_decoder = self.model.config.is_encoder_decoder
+        prompts = pad_prompts([query.prompt for query in queries], left=not encoder_decoder, device=self.model.device)
+        start = len(self.decoder_prefix_ids) if encoder_decoder else prompts.ids.shape[1]
+        inputs: dict[str, Any] = {"input_ids": prompts.ids, "attention_mask": prompts.mask}
+        if encoder_decoder:
+            prefix = torch.tensor([self.decoder_prefix_ids], device=self.model.device)
+            inputs["decoder_input_ids"] = prefix.expand(len(queries), -1)
+        out = self.model.generate(
+            **inputs,
+            generation_config=self._generation_config(num_beams),
+            prefix_allowed_tokens_fn=_walk(self.trie, queries, start),
+        )
+        paths = out.sequences[:, start:].view(len(queries), num_beams, -1).cpu().numpy()
+        scores = out.sequences_scores.double().view(len(queries), num_beams).cpu().numpy()
+        renormalised = _renormalise(out.scores, out.sequences[:, start:], out.beam_indices)
+        log_probabilities = renormalised.view(len(queries), num_beams).cpu().numpy()
+        bounds = _bounds(out.scores, num_beams) / self.trie.num_levels**self.length_penalty
+        return [
+            self._collect(paths[index], scores[index], log_probabilities[index], float(bounds[index]))
+            for index in range(len(queries))
+        ]
+
+    def _generation_config(self, num_beams: int) -> GenerationConfig:
+        # No eos_token_id: exactly L tokens are generated and none may end the search early.
+        return GenerationConfig(
+            num_beams=num_beams,
+            num_return_sequences=num_beams,
+            max_new_tokens=self.trie.num_levels,
+            min_new_tokens=None,
+            length_penalty=self.length_penalty,
+            early_stopping=True,
+            do_sample=False,
+            output_scores=True,
+            return_dict_in_generate=True,
+            pad_token_id=self.model.config.pad_token_id or 0,
+            decoder_start_token_id=self.decoder_prefix_ids[0] if self.decoder_prefix_ids else None,
+        )
+
+    def _collect(self, paths: np.ndarray, scores: np.ndarray, log_probabilities: np.ndarray, bound: float) -> Beam:
+        live = np.flatnonzero(scores > _FILLER)
+        leaves = [self.trie.descend(paths[place].tolist()) for place in live]
+        if None in leaves:
+            raise EngineError("the search left the trie; its answer cannot be trusted.")
+        rows = np.asarray(leaves, dtype=np.int64)
+        return Beam.ranked(rows, scores[live], log_probabilities[live], bound)
+
+
+def _walk(trie: ItemTrie, queries: Sequence[Query], start: int) -> Callable[[int, torch.Tensor], list[int]]:
+    """The `prefix_allowed_tokens_fn`: tokens that lead on to an allowed item of that query."""
+    dead_end = [int(trie.token[0][0])]  # generate insists on one token; a dead beam stays at -inf whatever it takes
+
+    def allowed_tokens(query: int, ids: torch.Tensor) -> list[int]:
+        prefix = ids[start:].tolist()
+        node = trie.descend(prefix)
+        if node is None:
+            return dead_end
+        level = len(prefix)
+        below = trie.children(level, node)
+        first_leaf = trie.first_leaf[level + 1]
+        alive = queries[query].allowed.count(first_leaf[below], first_leaf[below.start + 1 : below.stop + 1])
+        tokens: list[int] = trie.token[level][below][alive > 0].tolist()
+        return tokens or dead_end
+
+    return allowed_tokens
+
+
+def _renormalise(steps: tuple[torch.Tensor, ...], paths: torch.Tensor, beams: torch.Tensor) -> torch.Tensor:
+    """Log-probability of each path when every level is renormalised over its allowed tokens.
+
+    Args:
+        steps: L tensors ``(R * B, V)``: log-softmax over the vocabulary, -inf where not allowed.
+        paths: ``(R * B, L)`` tokens.
+        beams: ``(R * B, L)`` the row of each step that the token was taken from; negative for filler.
+    """
+    total = torch.zeros(len(paths), dtype=torch.float64, device=paths.device)
+    for level, step in enumerate(steps):
+        rows = step[beams[:, level].clamp(min=0).long()].double()
+        total += rows.gather(1, paths[:, level, None]).squeeze(1) - rows.logsumexp(dim=1)
+    return total
+
+
+def _bounds(steps: tuple[torch.Tensor, ...], num_beams: int) -> np.ndarray:
+    """Highest summed log-probability among the prefixes that were pruned, for each query; -inf if none.
+
+    `generate` does not keep the sums of its beams, but they follow from the scores of its steps: the beams of the next
+    step are the best B candidates of this one, in order, and the (B + 1)-th is the best that was pruned.
+    """
+    num_queries = len(steps[0]) // num_beams
+    sums = torch.zeros(num_queries, num_beams, dtype=torch.float32, device=steps[0].device)
+    sums[:, 1:] = -1e9
+    bound = torch.full((num_queries,), -torch.inf, dtype=torch.float32, device=steps[0].device)
+    for step in steps:
+        if torch.isnan(step).any():
+            raise EngineError("the model gave NaN log-probabilities; its answer cannot be trusted.")
+        candidates = (step.view(num_queries, num_beams, -1) + sums[:, :, None]).flatten(1)
+        best = candidates.topk(num_beams + 1, dim=1).values
+        sums, pruned = best[:, :num_beams], best[:, num_beams]
+        bound = torch.maximum(bound, torch.where(pruned > _FILLER, pruned, -torch.inf))
+    return bound.double().cpu().numpy()

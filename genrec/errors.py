@@ -1,0 +1,62 @@
+"""Every error that the project raises on purpose.
+
+GenrecError
+├── InputError            a caller or a file of theirs is wrong; the sentence names the value, the place, the mend
+│   ├── RecipeError       a training recipe
+│   ├── DataError         interactions, items, codes
+│   └── RequestError      a request to recommend; `pointer` is the JSON pointer of the field
+├── BundleError           a bundle is damaged, inconsistent or not ours; it is not loaded
+├── TrainingError         a proof that the training run owes did not hold (gradient, merge, leak)
+└── EngineError           the model could not answer: non-finite scores, out of memory, a dead thread
+
+Each class carries the exit code of a command that ends with it (design: 0 done, 2 usage, 65 input or bundle refused,
+70 engine failed). HTTP statuses live in `service/errors.py`: the domain knows no HTTP.
+"""
+
+
+class GenrecError(Exception):
+    """Base of the tree. The message is one sentence for the person who can mend it."""
+
+    exit_code = 70
+
+
+class InputError(GenrecError):
+    """The caller's input is wrong."""
+
+    exit_code = 65
+
+
+class RecipeError(InputError):
+    """A recipe has an unknown key, a wrong value or settings that contradict each other."""
+
+    exit_code = 65
+
+
+class DataError(InputError):
+    """A data file is missing, empty or not as its recipe says."""
+
+
+class RequestError(InputError):
+    """A request to recommend cannot be answered as asked.
+
+    Attributes:
+        pointer: JSON pointer to the field within the request, e.g. ``/num_beams``.
+    """
+
+    def __init__(self, message: str, pointer: str = "") -> None:
+        super().__init__(message)
+        self.pointer = pointer
+
+
+class BundleError(GenrecError):
+    """A bundle is damaged, inconsistent, or of a version this code does not read."""
+
+    exit_code = 65
+
+
+class TrainingError(GenrecError):
+    """A proof the training run owes did not hold; nothing is written."""
+
+
+class EngineError(GenrecError):
+    """The model could not give an answer that may be trusted."""
