@@ -1,0 +1,131 @@
+"""What a model is fitted on: histories, their item tokens, and the questions that validation asks.
+
+Puts together what the stages before wrote. Knows no Trainer. An item is its row in ``items.parquet`` here; the bundle
+sorts rows by token path later.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from transformers import PreTrainedModel
+
+from genrec.decoding.engine import Query
+from genrec.decoding.generate import GenerateEngine
+from genrec.filters import AllowedItems
+from genrec.history import HistoryEncoder, Prompt
+from genrec.item_tokens import ItemTokens
+from genrec.models import Architecture, load_tokenizer
+from genrec.trie import ItemTrie, sort_order
+from training.examples import Examples, LastItemExamples, WindowExamples
+from training.recipe import Recipe
+from training.recipe_model import Fitting
+from training.sequences import EvaluationCase, Sequences, load_sequences
+from training.vocabulary import prompt_ids, read_codes, read_item_tokens
+
+RECALL_AT = 10
+RECALL_BEAMS = 20
+_BATCH = 32
+
+
+@dataclass(frozen=True, eq=False)
+class Corpus:
+    """Histories in terms of item tokens.
+
+    Attributes:
+        sequences: all histories with their split.
+        tokens: which token id stands for which code.
+        encoder: item rows -> ids.
+        architecture: of the model that will read them.
+        seed: draws the validation users.
+    """
+
+    sequences: Sequences
+    tokens: ItemTokens
+    encoder: HistoryEncoder
+    architecture: Architecture
+    seed: int
+
+    @classmethod
+    def load(cls, inputs: Mapping[str, Path], recipe: Recipe) -> "Corpus":
+        """Read the results of `prepare`, `quantize` and `vocabulary`."""
+        tokens = read_item_tokens(inputs["vocabulary"])
+        codes = read_codes(inputs["quantize"]).drop("item_id").to_numpy().astype(np.int32)
+        pieces = prompt_ids(load_tokenizer(inputs["vocabulary"] / "model"), recipe.prompt)
+        prompt = Prompt(**pieces, max_history_items=recipe.prompt.max_history_items)  # type: ignore[arg-type]  # ids
+        encoder = HistoryEncoder(prompt, tokens.paths(codes))
+        return cls(load_sequences(inputs["prepare"]), tokens, encoder, recipe.model.architecture, recipe.seed)
+
+    @property
+    def decoder_prefix_ids(self) -> tuple[int, ...]:
+        """What the decoder starts with; the models that we make and T5 start with the pad token."""
+        return (0,) if self.architecture == "seq2seq" else ()
+
+    def training_examples(self, settings: Fitting) -> Examples:
+        """From the training part of each history only."""
+        sequences = [sequence for sequence in self.sequences.training_sequences() if len(sequence) > 1]
+        if settings.examples == "window":
+            return WindowExamples(self.encoder, sequences)
+        return LastItemExamples(self.encoder, self.architecture, sequences, [1] * len(sequences))
+
+    def validation_examples(self, num_users: int) -> LastItemExamples:
+        """The validation items of some users, each after the training part of its history."""
+        cases = self.validation_cases(num_users)
+        whole = [np.append(case.history, np.int32(case.target)) for case in cases]
+        return LastItemExamples(self.encoder, self.architecture, whole, [len(sequence) - 1 for sequence in whole])
+
+    def validation_cases(self, num_users: int | None = None) -> list[EvaluationCase]:
+        """Validation questions, of at most so many users, drawn by the seed."""
+        return sample(self.sequences.validation_cases(), num_users, self.seed)
+
+    def recall(self, num_users: int | None = None) -> Callable[[PreTrainedModel], float]:
+        """A function that gives a model's validation Recall@10, seen items excluded."""
+        cases = self.validation_cases(num_users)
+        return lambda model: self._recall(model, cases)
+
+    def _recall(self, model: PreTrainedModel, cases: Sequence[EvaluationCase]) -> float:
+        engine = GenerateEngine(model, self._trie, self.decoder_prefix_ids, length_penalty=1.0)
+        was_training = model.training
+        model.eval()
+        hits = 0
+        for at in range(0, len(cases), _BATCH):
+            batch = cases[at : at + _BATCH]
+            queries = [
+                Query(
+                    self.encoder.encode(case.history.tolist()),
+                    AllowedItems.all_but(self._trie.num_items, self._leaf_of_row[case.history].tolist()),
+                )
+                for case in batch
+            ]
+            beams = engine.search(queries, RECALL_BEAMS)
+            hits += sum(
+                int(self._leaf_of_row[case.target] in beam.rows[:RECALL_AT])
+                for case, beam in zip(batch, beams, strict=True)
+            )
+        model.train(was_training)
+        return hits / len(cases) if cases else float("nan")
+
+    @cached_property
+    def _order(self) -> npt.NDArray[np.int64]:
+        return sort_order(self.encoder.paths)
+
+    @cached_property
+    def _trie(self) -> ItemTrie:
+        return ItemTrie.from_sorted(self.encoder.paths[self._order])
+
+    @cached_property
+    def _leaf_of_row(self) -> npt.NDArray[np.int64]:
+        leaves = np.empty_like(self._order)
+        leaves[self._order] = np.arange(len(leaves))
+        return leaves
+
+
+def sample(cases: Sequence[EvaluationCase], count: int | None, seed: int) -> list[EvaluationCase]:
+    """At most `count` cases, drawn without replacement, in their order."""
+    if count is None or count >= len(cases):
+        return list(cases)
+    chosen = np.random.default_rng(seed).choice(len(cases), size=count, replace=False)
+    return [cases[index] for index in np.sort(chosen)]

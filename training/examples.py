@@ -1,0 +1,120 @@
+"""Training examples: torch data sets that give `input_ids` and `labels`, and the collator that pads them.
+
+Every id comes from `genrec.history.HistoryEncoder`, the encoder that serves. Knows no Trainer.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.utils.data import Dataset
+
+from genrec.decoding.padding import pad_prompts
+from genrec.history import IGNORE, HistoryEncoder
+from genrec.models import Architecture
+
+Example = Mapping[str, list[int]]
+Sequence32 = npt.NDArray[np.int32]
+
+
+class Examples(Protocol):
+    """A sized data set of examples."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Example: ...
+
+
+@dataclass(frozen=True, eq=False)
+class LastItemExamples(Dataset[Example]):
+    """A history and the item that followed: one example for each position to be predicted.
+
+    Attributes:
+        encoder: items -> ids.
+        architecture: seq2seq gets the target as labels; causal gets it after the prompt.
+        sequences: item rows of each user, oldest first.
+        first_target: the earliest position of each sequence that is a target, at least 1.
+    """
+
+    encoder: HistoryEncoder
+    architecture: Architecture
+    sequences: Sequence[Sequence32]
+    first_target: Sequence[int]
+
+    @cached_property
+    def _places(self) -> list[tuple[int, int]]:
+        return [
+            (user, position)
+            for user, (sequence, first) in enumerate(zip(self.sequences, self.first_target, strict=True))
+            for position in range(max(first, 1), len(sequence))
+        ]
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __getitem__(self, index: int) -> Example:
+        user, position = self._places[index]
+        sequence = self.sequences[user]
+        history = sequence[max(0, position - self.encoder.prompt.max_history_items) : position].tolist()
+        target = int(sequence[position])
+        if self.architecture == "seq2seq":
+            return {"input_ids": self.encoder.encode(history), "labels": self.encoder.target(target)}
+        input_ids, labels = self.encoder.continuation(history, target)
+        return {"input_ids": input_ids, "labels": labels}
+
+
+@dataclass(frozen=True, eq=False)
+class WindowExamples(Dataset[Example]):
+    """Consecutive items with a loss on each of them, for causal models: one forward pass learns from all at once.
+
+    A sequence gives as many windows an epoch as it takes to cover it; each begins at a random place, drawn from torch's
+    global generator, which the Trainer seeds and restores.
+
+    Attributes:
+        encoder: items -> ids; a window is as long as its longest history plus the target.
+        sequences: item rows of each user, oldest first, at least 2 each.
+    """
+
+    encoder: HistoryEncoder
+    sequences: Sequence[Sequence32]
+
+    @property
+    def window_items(self) -> int:
+        """Items in a window."""
+        return self.encoder.prompt.max_history_items + 1
+
+    @cached_property
+    def _users(self) -> list[int]:
+        size = self.window_items
+        return [user for user, sequence in enumerate(self.sequences) for _ in range(-(-len(sequence) // size))]
+
+    def __len__(self) -> int:
+        return len(self._users)
+
+    def __getitem__(self, index: int) -> Example:
+        sequence = self.sequences[self._users[index]]
+        spare = len(sequence) - self.window_items
+        # A start may lie before the sequence: then the window is shorter, and the oldest items are seen at its head.
+        start = int(torch.randint(-self.window_items // 2, spare + 1, ())) if spare > 0 else 0
+        rows = sequence[max(start, 0) : start + self.window_items].tolist()
+        input_ids, labels = self.encoder.window(rows)
+        return {"input_ids": input_ids, "labels": labels}
+
+
+@dataclass(frozen=True)
+class Collator:
+    """Pads on the right: labels with IGNORE, inputs under an attention mask."""
+
+    def __call__(self, examples: Sequence[Example]) -> dict[str, torch.Tensor]:
+        """One batch: `input_ids`, `attention_mask` and `labels`, int64."""
+        inputs = pad_prompts([example["input_ids"] for example in examples], left=False)
+        labels = pad_prompts([example["labels"] for example in examples], left=False)
+        return {
+            "input_ids": inputs.ids,
+            "attention_mask": inputs.mask,
+            "labels": labels.ids.masked_fill(labels.mask == 0, IGNORE),
+        }

@@ -1,0 +1,79 @@
+"""Content hashes of files and directories, and files written so that a crash leaves the old or the new one.
+
+Knows nothing of stages. Names and bytes count; times and permissions do not.
+"""
+
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from genrec.errors import DataError
+
+CHUNK_BYTES = 1 << 20
+
+
+def file_sha256(path: Path) -> str:
+    """Hex sha256 of a file's bytes, read in pieces of 1 MiB."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def tree_hashes(directory: Path, without: Sequence[str] = ()) -> dict[str, str]:
+    """Relative posix path → sha256 of every file under `directory`, sorted; top-level names in `without` left out."""
+    files = sorted(path for path in directory.rglob("*") if path.is_file())
+    names = (path.relative_to(directory).as_posix() for path in files)
+    return {name: file_sha256(path) for name, path in zip(names, files, strict=True) if name not in without}
+
+
+def combined(hashes: Mapping[str, str]) -> str:
+    """One sha256 for a mapping of names to hashes."""
+    text = "".join(f"{digest}  {name}\n" for name, digest in sorted(hashes.items()))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def content_sha256(path: Path) -> str:
+    """Hash of a file, or of a directory's tree.
+
+    Raises:
+        DataError: There is nothing at `path`.
+    """
+    if path.is_dir():
+        return combined(tree_hashes(path))
+    if not path.is_file():
+        raise DataError(f"{path} does not exist; relative paths are read from the current directory, {Path.cwd()}")
+    return file_sha256(path)
+
+
+def write_durably(path: Path, text: str) -> None:
+    """Write `text` aside, sync it and rename it to `path`."""
+    aside = path.with_name(f".{path.name}.partial")
+    with aside.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    aside.replace(path)
+    sync_directory(path.parent)
+
+
+def sync_tree(directory: Path) -> None:
+    """Bring every file and folder under `directory` to disk."""
+    for path in directory.rglob("*"):
+        if path.is_dir():
+            sync_directory(path)
+        else:
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+    sync_directory(directory)
+
+
+def sync_directory(directory: Path) -> None:
+    """Bring a directory's entries (names, renames) to disk."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,99 @@
+"""Stage `merge`: the adapter becomes part of the weights, and the result proves that it is the model that was trained.
+
+Serving an adapter would cost a product and a sum in every layer, and need PEFT; a merged checkpoint is plain.
+"""
+
+from pathlib import Path
+
+import numpy as np
+from peft import PeftModel
+from transformers import GenerationConfig, PreTrainedModel
+
+from genrec.errors import InputError
+from genrec.models import Architecture, load_model, load_tokenizer
+from training.corpus import Corpus
+from training.finetune import PROBE, PROBE_USERS
+from training.proof import Probe
+from training.recipe import Recipe
+from training.stage import Stage, StageContext
+from training.vocabulary import load_trainable, save_checkpoint
+
+
+def run(context: StageContext) -> None:
+    """`finetune` -> ``model/``: merged, saved, reloaded as the service would, and held against the live model."""
+    recipe, finetuned = context.recipe, context.inputs["finetune"]
+    architecture = recipe.model.architecture
+    if recipe.finetune.method == "full":
+        source, probe = finetuned / "model", Probe.load(finetuned / PROBE)
+        merged = load_trainable(source, architecture)
+    else:
+        source = context.inputs["pretrain"] / "model"
+        live = load_adapter(load_trainable(source, architecture), adapter_directory(finetuned, recipe.merge.checkpoint))
+        probe = _probe(context, live)
+        merged = live.merge_and_unload()
+    difference = save_merged(merged, source, context.output / "model", architecture, probe)
+    context.progress.say(f"merge proof: merged, saved and reloaded, a logit differs by {difference:.1e} at most")
+
+
+def adapter_directory(finetuned: Path, checkpoint: str) -> Path:
+    """Where the chosen adapter is.
+
+    Raises:
+        InputError: there is no such checkpoint; the message lists those there are.
+    """
+    adapter = finetuned / "adapter" if checkpoint == "best" else finetuned / "checkpoints" / checkpoint
+    if not (adapter / "adapter_config.json").is_file():
+        kept = sorted(path.name for path in (finetuned / "checkpoints").glob("checkpoint-*"))
+        raise InputError(f"merge.checkpoint = {checkpoint!r} was not kept; there are best, {', '.join(kept)}.")
+    return adapter
+
+
+def load_adapter(base: PreTrainedModel, adapter: Path) -> PeftModel:
+    """The base model with an adapter on it, not merged."""
+    return PeftModel.from_pretrained(base, adapter).eval()
+
+
+def save_merged(merged: PreTrainedModel, source: Path, target: Path, architecture: Architecture, probe: Probe) -> float:
+    """Save a merged model, load it as the service does, and compare it with the live one.
+
+    Returns:
+        The largest difference of a logit.
+
+    Raises:
+        TrainingError: it differs by more than `proof.MERGE_TOLERANCE`.
+        BundleError: the saved checkpoint lacks a weight or has one too many.
+    """
+    config = merged.config
+    config.use_cache = True
+    # Nothing that a base model's author liked for sampling may come along, only what the ids mean.
+    merged.generation_config = GenerationConfig(
+        pad_token_id=config.pad_token_id,
+        eos_token_id=config.eos_token_id,
+        bos_token_id=config.bos_token_id,
+        decoder_start_token_id=getattr(config, "decoder_start_token_id", None),
+    )
+    save_checkpoint(merged, load_tokenizer(source), target)
+    return probe.require(load_model(target, architecture))
+
+
+def _probe(context: StageContext, live: PeftModel) -> Probe:
+    """What the model gave at the end of its training; of an earlier checkpoint, what its adapter gives unmerged."""
+    if context.recipe.merge.checkpoint == "best":
+        return Probe.load(context.inputs["finetune"] / PROBE)
+    corpus = Corpus.load(context.inputs, context.recipe)
+    longest = sorted(corpus.sequences.training_sequences(), key=len)[-PROBE_USERS:]
+    return Probe.of(live, corpus.encoder, corpus.architecture, [np.asarray(sequence) for sequence in longest])
+
+
+def _section(recipe: Recipe) -> object:
+    return {
+        "merge": recipe.merge,
+        "method": recipe.finetune.method,
+        "architecture": recipe.model.architecture,
+        "prompt": recipe.prompt,
+    }
+
+
+STAGE = Stage(
+    name="merge", needs=("prepare", "quantize", "vocabulary", "pretrain", "finetune"), section=_section, run=run
+)

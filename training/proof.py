@@ -1,0 +1,168 @@
+"""Two proofs that every training run owes: new tokens learn, and the merged model is the model that was trained.
+
+Both failures are silent otherwise: training goes on, loss falls, and the bundle serves rows that were never touched.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+from transformers import PreTrainedModel
+
+from genrec.errors import TrainingError
+from genrec.history import HistoryEncoder
+from genrec.models import Architecture
+from training.examples import Collator, LastItemExamples
+
+MERGE_TOLERANCE = 1e-4
+"""Largest difference of a logit between the live and the merged, saved and reloaded model, in float32."""
+
+
+@dataclass(frozen=True, slots=True)
+class GradientProof:
+    """How many rows of item tokens got a gradient on either side of the model.
+
+    Attributes:
+        rows: item tokens that some item uses.
+        input_rows: of them, rows of the input embedding with a gradient.
+        output_rows: of them, rows of the output head with a gradient.
+    """
+
+    rows: int
+    input_rows: int
+    output_rows: int
+
+    def __str__(self) -> str:
+        return f"gradient proof: {self.input_rows}/{self.rows} input and {self.output_rows}/{self.rows} output rows"
+
+    def require(self) -> None:
+        """Fail unless every row learns.
+
+        Raises:
+            TrainingError: a row got no gradient.
+        """
+        if min(self.input_rows, self.output_rows) < self.rows:
+            raise TrainingError(
+                f"{self} of item tokens got a gradient; the others would stay as they were drawn. "
+                "Train the item tokens: finetune.lora.train_item_tokens = true."
+            )
+
+
+def covering_rows(paths: npt.NDArray[np.int32]) -> list[int]:
+    """Few items that together use every token that any item uses: the first item of each token."""
+    firsts = [np.unique(paths[:, level], return_index=True)[1] for level in range(paths.shape[1])]
+    return sorted({int(row) for first in firsts for row in first})
+
+
+def prove_gradients(model: PreTrainedModel, encoder: HistoryEncoder, architecture: Architecture) -> GradientProof:
+    """Backpropagate through histories and targets that use every item token; count the rows that receive something.
+
+    Gradients are cleared again. `model` is what will be trained, adapters and all.
+    """
+    rows = covering_rows(encoder.paths)
+    size = min(encoder.prompt.max_history_items, 20)
+    # each history is also followed by its own first item, so that every token is target as well as input
+    sequences = [np.array([*rows[at : at + size], rows[at]], dtype=np.int32) for at in range(0, len(rows), size)]
+    examples = LastItemExamples(encoder, architecture, sequences, [len(sequence) - 1 for sequence in sequences])
+    was_training = model.training
+    model.eval()  # dropout could hide a row
+    model.zero_grad()
+    device = next(model.parameters()).device
+    for index in range(len(examples)):
+        batch = {name: tensor.to(device) for name, tensor in Collator()([examples[index]]).items()}
+        model(**batch).loss.backward()
+    used = np.unique(encoder.paths)
+    counts = [_rows_with_gradient(side(), used) for side in (model.get_input_embeddings, model.get_output_embeddings)]
+    model.zero_grad()
+    model.train(was_training)
+    return GradientProof(len(used), *counts)
+
+
+def _rows_with_gradient(module: Any, token_ids: npt.NDArray[np.int32]) -> int:  # noqa: ANN401  (a PEFT wrapper)
+    """How many of the rows have a gradient in whichever parameter PEFT trains in place of the weight."""
+    adapter = getattr(module, "token_adapter", None)
+    if adapter is not None:  # trainable token rows: a small matrix of their own
+        name = adapter.active_adapters[0]
+        place = {token: row for row, token in enumerate(adapter.token_indices[name])}
+        gradient = adapter.trainable_tokens_delta[name].grad
+        index = [place[int(token)] for token in token_ids if int(token) in place]
+    else:
+        saved = getattr(module, "modules_to_save", None)
+        weight = module.weight if saved is None else saved[module.active_adapters[0]].weight
+        gradient, index = weight.grad, [int(token) for token in token_ids]
+    if gradient is None:
+        return 0
+    return int((gradient[index].abs().amax(dim=1) > 0).sum())
+
+
+@dataclass(frozen=True, eq=False)
+class Probe:
+    """A batch and the logits that the live model gave it: what a merged model must reproduce."""
+
+    inputs: dict[str, torch.Tensor]
+    logits: torch.Tensor
+
+    @classmethod
+    def of(
+        cls,
+        model: nn.Module,
+        encoder: HistoryEncoder,
+        architecture: Architecture,
+        sequences: Sequence[npt.NDArray[np.int32]],
+    ) -> "Probe":
+        """Ask `model` about the last item of a few sequences."""
+        examples = LastItemExamples(encoder, architecture, sequences, [len(sequence) - 1 for sequence in sequences])
+        inputs = Collator()([examples[index] for index in range(len(examples))])
+        return cls(inputs, _logits(model, inputs))
+
+    def save(self, file: Path) -> None:
+        """Write it as safetensors."""
+        save_file({**self.inputs, "logits": self.logits}, file)
+
+    @classmethod
+    def load(cls, file: Path) -> "Probe":
+        """Read what `save` wrote."""
+        tensors = load_file(file)
+        logits = tensors.pop("logits")
+        return cls(tensors, logits)
+
+    def difference(self, model: PreTrainedModel) -> float:
+        """Largest difference of a logit."""
+        logits = _logits(model, self.inputs)
+        if logits.shape != self.logits.shape:
+            raise TrainingError(
+                f"the merged model gives logits {tuple(logits.shape)}, the live one {tuple(self.logits.shape)}."
+            )
+        return float((logits - self.logits).abs().max())
+
+    def require(self, model: PreTrainedModel) -> float:
+        """The difference, if it is small enough.
+
+        Raises:
+            TrainingError: the model is another than the one that was trained.
+        """
+        difference = self.difference(model)
+        if not difference <= MERGE_TOLERANCE:
+            raise TrainingError(
+                f"the merged model, saved and reloaded, differs from the live one by {difference:.2e} in a logit "
+                f"(allowed {MERGE_TOLERANCE:.0e}); nothing is written. An untied head or a lost row does this."
+            )
+        return difference
+
+
+@torch.no_grad()
+def _logits(model: nn.Module, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+    was_training = model.training
+    model.eval()
+    device = next(model.parameters()).device
+    logits: torch.Tensor = model(**{name: tensor.to(device) for name, tensor in inputs.items()}).logits
+    model.train(was_training)
+    if logits.shape[1] == inputs["attention_mask"].shape[1]:  # causal: what padding gives means nothing
+        logits = logits * inputs["attention_mask"][..., None].to(logits)
+    return logits.float().cpu()

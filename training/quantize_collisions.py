@@ -1,0 +1,82 @@
+"""Making semantic IDs unique: one more level where items share their codes.
+
+Knows codes and popularity. Knows nothing of how codes were made. Shapes: N items, L levels.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from genrec.errors import DataError
+from training.quantizer import CodeArray
+
+MAX_COLLISION_CODES = 1024
+"""The codes of this level mean nothing and are learnt by heart; so many are no semantic ID any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Collisions:
+    """How many items share a semantic ID.
+
+    Attributes:
+        items: Items that share theirs with another.
+        groups: Semantic IDs that several items share.
+        largest: Items in the largest group; 1 if none share.
+    """
+
+    items: int
+    groups: int
+    largest: int
+
+
+def group_of(codes: CodeArray) -> npt.NDArray[np.int64]:
+    """(N,) number of each item's group: items with equal codes."""
+    _, groups = np.unique(codes, axis=0, return_inverse=True)
+    return groups.reshape(-1).astype(np.int64)
+
+
+def count_collisions(codes: CodeArray) -> Collisions:
+    """Count items that share their codes."""
+    sizes = np.bincount(group_of(codes))
+    shared = sizes[sizes > 1]
+    return Collisions(items=int(shared.sum()), groups=len(shared), largest=int(sizes.max()))
+
+
+def collision_level(
+    codes: CodeArray, popularity: npt.NDArray[np.int64], item_ids: Sequence[str]
+) -> npt.NDArray[np.int32] | None:
+    """The codes of a further level that tells equal items apart, or None if no items are equal.
+
+    Within a group the most popular item has code 0, ties by id; an item without a twin has code 0 too.
+
+    Args:
+        codes: (N, L) int32.
+        popularity: (N,) training interactions.
+        item_ids: N ids, in the order of the rows.
+
+    Returns:
+        (N,) int32.
+
+    Raises:
+        DataError: A group is larger than `MAX_COLLISION_CODES`.
+    """
+    groups = group_of(codes)
+    sizes = np.bincount(groups)
+    if sizes.max() == 1:
+        return None
+    largest = np.flatnonzero(groups == sizes.argmax())
+    if len(largest) > MAX_COLLISION_CODES:
+        named = ", ".join(repr(item_ids[row]) for row in largest[:5])
+        raise DataError(
+            f"{len(largest):,} items share the semantic ID {tuple(codes[largest[0]].tolist())} ({named}, …), more than "
+            f"the {MAX_COLLISION_CODES:,} that a collision level may tell apart; use larger quantize.codebook_sizes, "
+            "more levels, or vectors that differ"
+        )
+    by_id = np.argsort(np.argsort(np.array(item_ids, dtype=object)))
+    order = np.lexsort((by_id, -popularity, groups))
+    starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
+    level = np.empty(len(codes), dtype=np.int32)
+    level[order] = np.arange(len(codes)) - starts[groups[order]]
+    return level

@@ -1,0 +1,77 @@
+"""Stage `seal`: golden answers, metrics, card and manifest make a bundle of the draft."""
+
+import json
+from pathlib import Path
+
+from genrec.bundle import Bundle, load_draft
+from genrec.bundle import seal as seal_bundle
+from genrec.golden import GoldenAnswer, measure_reduced
+from genrec.recommender import Recommender, Request
+from training.card import model_card, report_page
+from training.corpus import sample
+from training.evaluate import METRICS
+from training.recipe import dump_recipe
+from training.sequences import Sequences, load_sequences
+from training.stage import Stage, StageContext
+
+BUNDLE = "bundle"
+
+
+def run(context: StageContext) -> None:
+    """`assemble`, `evaluate` -> ``bundle/``."""
+    recipe, inputs = context.recipe, context.inputs
+    draft = inputs["assemble"] / "draft"
+    bundle = load_draft(draft, dtype="float32")
+    requests = golden_requests(load_sequences(inputs["prepare"]), recipe.bundle.golden_requests, recipe.seed)
+    golden = answer_golden(bundle, requests)
+    reduced_bundle = load_draft(draft, dtype="bfloat16")
+    reduced = measure_reduced(reduced_bundle, golden, _scored_lists(reduced_bundle, requests))
+    context.progress.say(
+        f"{len(golden)} golden answers; in bfloat16 scores stray by {reduced.strayed:.3f} and lists overlap by "
+        f"{reduced.overlap:.2f}"
+    )
+    metrics = json.loads((inputs["evaluate"] / METRICS).read_text(encoding="utf-8"))
+    notes = {stage: (inputs[stage] / "report.md").read_text(encoding="utf-8") for stage in ("prepare", "quantize")}
+    extra: dict[str, Path | str] = {
+        "golden.jsonl": "".join(answer.to_json() + "\n" for answer in golden),
+        "README.md": model_card(bundle.manifest, metrics),
+        "training/recipe.toml": dump_recipe(recipe),
+        "training/semantic_ids.md": notes["quantize"],
+        "training/report.html": report_page(bundle.manifest, metrics, notes),
+    }
+    for file in (METRICS, "comparison.png", "curves.png"):
+        if (inputs["evaluate"] / file).is_file():
+            extra[f"training/{file}"] = inputs["evaluate"] / file
+    manifest = seal_bundle(draft, context.output / BUNDLE, extra=extra, golden=reduced.allowance)
+    context.progress.say(f"sealed {manifest.name} {manifest.version}")
+
+
+def golden_requests(sequences: Sequences, count: int, seed: int) -> list[Request]:
+    """Histories of validation users; every other one may be answered with items it holds already."""
+    cases = sample(sequences.validation_cases(), count, seed)
+    return [
+        Request([sequences.item_ids[row] for row in case.history], k=10, exclude_history=place % 2 == 0)
+        for place, case in enumerate(cases)
+    ]
+
+
+def answer_golden(bundle: Bundle, requests: list[Request]) -> list[GoldenAnswer]:
+    """What the bundle answers now, as lines of golden.jsonl."""
+    return [
+        GoldenAnswer(
+            {"history": list(request.history), "k": request.k, "exclude_history": request.exclude_history}, items
+        )
+        for request, items in zip(requests, _scored_lists(bundle, requests), strict=True)
+    ]
+
+
+def _scored_lists(bundle: Bundle, requests: list[Request]) -> list[list[tuple[str, float]]]:
+    return [answer.scored_list for answer in Recommender.of(bundle).recommend(requests)]
+
+
+STAGE = Stage(
+    name="seal",
+    needs=("prepare", "quantize", "assemble", "evaluate"),
+    section=lambda recipe: recipe,
+    run=run,
+)

@@ -1,0 +1,203 @@
+"""Stage `vocabulary`: every (level, code) becomes a token, and the model has a row for each.
+
+Reads the codebook sizes; writes a base model with its tokenizer, and which token id stands for which code.
+"""
+
+import json
+from pathlib import Path
+
+import polars as pl
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+    set_seed,
+)
+
+from genrec.errors import DataError, InputError, RecipeError
+from genrec.item_tokens import ItemTokens, spell_all
+from genrec.models import Architecture, load_model
+from training.recipe_model import Model, PromptText
+from training.stage import Stage, StageContext
+
+ITEM_TOKENS = "item_tokens.json"
+PAD, END, UNKNOWN, START = "<pad>", "</s>", "<unk>", "<s>"
+
+
+def run(context: StageContext) -> None:
+    """`quantize` -> ``model/`` and ``item_tokens.json``."""
+    sizes = codebook_sizes(context.inputs["quantize"])
+    recipe = context.recipe
+    set_seed(recipe.seed)
+    base, tokenizer = load_base(recipe.model)
+    new_rows = extend(base, tokenizer, sizes)
+    if recipe.model.checkpoint is not None:
+        spread(base, new_rows)
+    tokens = read_item_tokens_of(tokenizer, sizes)
+    prompt_ids(tokenizer, recipe.prompt)  # a prompt token that does not exist shows now, not after training
+    base.config.use_cache = False  # while training; the merged model has it on again
+    save_checkpoint(base, tokenizer, context.output / "model")
+    (context.output / ITEM_TOKENS).write_text(json.dumps(tokens.token_ids), encoding="utf-8")
+    rows = base.get_input_embeddings().weight.shape[0]
+    tied = "tied" if is_tied(base) else "not tied"
+    context.progress.say(
+        f"vocabulary: {len(tokenizer) - sum(sizes):,} base + {sum(sizes):,} item tokens, {rows:,} rows, "
+        f"{base.num_parameters() / 1e6:.2f} M parameters, input and output {tied}"
+    )
+
+
+def codebook_sizes(quantize: Path) -> tuple[int, ...]:
+    """How many codes each level has, the collision level included."""
+    sizes = json.loads((quantize / "quantizer.json").read_text(encoding="utf-8"))["codebook_sizes"]
+    return tuple(int(size) for size in sizes)
+
+
+def read_codes(quantize: Path) -> pl.DataFrame:
+    """item_id and code_0 … code_{L-1}, in the order of the items."""
+    return pl.read_parquet(quantize / "semantic_ids.parquet")
+
+
+def read_item_tokens(vocabulary: Path) -> ItemTokens:
+    """Which token id stands for which code, as the stage wrote it."""
+    levels = json.loads((vocabulary / ITEM_TOKENS).read_text(encoding="utf-8"))
+    return ItemTokens(tuple(tuple(level) for level in levels))
+
+
+def load_base(model: Model) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The model and tokenizer that items are added to.
+
+    Raises:
+        InputError: the checkpoint is not there.
+        RecipeError: the config cannot be built.
+    """
+    auto = AutoModelForSeq2SeqLM if model.architecture == "seq2seq" else AutoModelForCausalLM
+    if model.checkpoint is not None:
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(model.checkpoint, trust_remote_code=False)
+            base = auto.from_pretrained(
+                model.checkpoint, dtype=torch.float32, trust_remote_code=False, use_safetensors=True
+            )
+        except (OSError, ValueError) as error:
+            raise InputError(f"model.checkpoint {model.checkpoint!r} cannot be loaded: {error}") from error
+        return base, tokenizer
+    tokenizer = bare_tokenizer()
+    table = dict(model.config or {})
+    ids = {
+        "pad_token_id": tokenizer.pad_token_id,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+    }
+    if model.architecture == "seq2seq":
+        ids["decoder_start_token_id"] = tokenizer.pad_token_id
+    try:
+        config = AutoConfig.for_model(table.pop("model_type"), **{**ids, **table, "vocab_size": len(tokenizer)})
+        return auto.from_config(config), tokenizer
+    except (ValueError, TypeError, KeyError) as error:
+        raise RecipeError(f"[model.config] does not describe a {model.architecture} model: {error}") from error
+
+
+def load_trainable(path: Path, architecture: Architecture) -> PreTrainedModel:
+    """A checkpoint of an earlier stage, in float32, ready to be trained: no cache of keys and values is kept."""
+    model = load_model(path, architecture)
+    model.config.use_cache = False
+    trainable: PreTrainedModel = model.train()
+    return trainable
+
+
+def bare_tokenizer() -> PreTrainedTokenizerFast:
+    """A tokenizer that knows special tokens only: the base of a model from scratch."""
+    words = {token: index for index, token in enumerate((PAD, END, UNKNOWN, START))}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token=UNKNOWN))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token=PAD, eos_token=END, unk_token=UNKNOWN, bos_token=START
+    )
+
+
+def extend(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, sizes: tuple[int, ...]) -> slice:
+    """Add every item token to the tokenizer and give it a row in the model; embeddings only ever grow.
+
+    Returns:
+        The rows of the new tokens.
+
+    Raises:
+        DataError: an item token is in the base vocabulary already.
+    """
+    tokens = spell_all(sizes)
+    before = len(tokenizer)
+    known = tokenizer.get_vocab()
+    added = tokenizer.add_tokens(tokens)
+    if added != len(tokens):
+        clash = next(token for token in tokens if token in known)
+        raise DataError(
+            f"the base tokenizer has the token {clash!r} already ({len(tokens) - added} clash in all); "
+            "take a base model without item tokens."
+        )
+    rows = model.get_input_embeddings().weight.shape[0]
+    if not is_tied(model):
+        # T5 v1.1 says it is tied and is not; resizing would believe it and overwrite the head (transformers PR 43681).
+        model.config.tie_word_embeddings = False
+    if len(tokenizer) > rows:
+        # mean_resizing draws new rows with 1e-9 of the old rows' covariance: all alike, cosine above .99999
+        model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    model.config.vocab_size = model.get_input_embeddings().weight.shape[0]
+    return slice(before, len(tokenizer))
+
+
+@torch.no_grad()
+def spread(model: PreTrainedModel, new_rows: slice) -> None:
+    """Draw new rows from a normal with the mean and spread that the old rows have in each dimension."""
+    weights = [model.get_input_embeddings().weight]
+    weights += [] if is_tied(model) else [model.get_output_embeddings().weight]
+    for weight in weights:
+        old = weight[: new_rows.start].float()
+        noise = torch.randn(new_rows.stop - new_rows.start, weight.shape[1])
+        weight[new_rows] = (old.mean(0) + noise * old.std(0)).to(weight.dtype)
+
+
+def is_tied(model: PreTrainedModel) -> bool:
+    """Whether input embedding and output head are one matrix, by what they are and not by what the config says."""
+    inputs, outputs = model.get_input_embeddings().weight, model.get_output_embeddings().weight
+    return bool(inputs.data_ptr() == outputs.data_ptr())
+
+
+def read_item_tokens_of(tokenizer: PreTrainedTokenizerBase, sizes: tuple[int, ...]) -> ItemTokens:
+    """The token ids that a tokenizer gives the item tokens of these codebooks."""
+    ids = iter(tokenizer.convert_tokens_to_ids(spell_all(sizes)))
+    return ItemTokens(tuple(tuple(next(ids) for _ in range(size)) for size in sizes))
+
+
+def prompt_ids(tokenizer: PreTrainedTokenizerBase, prompt: PromptText) -> dict[str, tuple[int, ...]]:
+    """Token ids of the prompt's pieces.
+
+    Raises:
+        RecipeError: a piece is not a token.
+    """
+    known = tokenizer.get_vocab()
+    pieces = {"prefix_ids": prompt.prefix, "item_separator_ids": prompt.separator, "suffix_ids": prompt.suffix}
+    for tokens in pieces.values():
+        for token in tokens:
+            if token not in known:
+                raise RecipeError(f"[prompt] has {token!r}, which is not a token of the base tokenizer.")
+    return {name: tuple(known[token] for token in tokens) for name, tokens in pieces.items()}
+
+
+def save_checkpoint(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, path: Path) -> None:
+    """Model and tokenizer in Hugging Face layout, safetensors, without a chat template."""
+    model.save_pretrained(path)
+    tokenizer.chat_template = None
+    tokenizer.save_pretrained(path)
+
+
+STAGE = Stage(
+    name="vocabulary",
+    needs=("quantize",),
+    section=lambda recipe: {"model": recipe.model, "prompt": recipe.prompt},
+    run=run,
+)
