@@ -60,3 +60,8 @@ class TrainingError(GenrecError):
 
 class EngineError(GenrecError):
     """The model could not give an answer that may be trusted."""
+
+
+def one_line(error: BaseException) -> str:
+    """What another library says of its error, short and without line breaks, to stand in a sentence of ours."""
+    return " ".join(str(error).split())[:300] or type(error).__name__

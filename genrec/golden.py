@@ -5,6 +5,7 @@ together still give what was measured. Knows lists of scored items, not who made
 """
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +15,7 @@ import numpy as np
 from genrec.bundle import Bundle, layout
 from genrec.bundle.manifest import Golden
 from genrec.decoding.scoring import path_log_probs
-from genrec.errors import BundleError
+from genrec.errors import BundleError, one_line
 
 ScoredList = Sequence[tuple[str, float]]
 """Item ids with their scores, best first."""
@@ -47,6 +48,8 @@ class GoldenAnswer:
         """
         raw: dict[str, Any] = json.loads(line)
         items = tuple((str(item["item_id"]), float(item["score"])) for item in raw["items"])
+        if not all(math.isfinite(score) for _, score in items):
+            raise ValueError("a score is not finite")
         return cls(dict(raw["request"]), items)
 
 
@@ -54,15 +57,18 @@ def read_golden(bundle: Bundle) -> list[GoldenAnswer]:
     """The golden answers of a bundle.
 
     Raises:
-        BundleError: the file is missing, empty or malformed.
+        BundleError: the file is missing, malformed, without an item, or names an item that the catalog does not have.
     """
     file = bundle.path / layout.GOLDEN
     try:
         answers = [GoldenAnswer.from_json(line) for line in file.read_text(encoding="utf-8").splitlines() if line]
     except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
-        raise BundleError(f"file {layout.GOLDEN} cannot be read as golden answers: {error}") from error
-    if not answers:
+        raise BundleError(f"file {layout.GOLDEN} cannot be read as golden answers: {one_line(error)}") from error
+    if not any(answer.items for answer in answers):
         raise BundleError(f"file {layout.GOLDEN} holds no golden answer, so the bundle cannot prove itself.")
+    for item_id in (item_id for answer in answers for item_id, _ in answer.items):
+        if bundle.catalog.row(item_id) is None:
+            raise BundleError(f"file {layout.GOLDEN} expects item {item_id!r}, which the catalog does not have.")
     return answers
 
 
@@ -128,13 +134,10 @@ def _check_list(where: str, expected: ScoredList, found: ScoredList, tolerance: 
 def _largest_difference(bundle: Bundle, expected: GoldenAnswer) -> float:
     if not expected.items:
         return 0.0
-    rows = {item_id: bundle.catalog.row(item_id) for item_id, _ in expected.items}
-    unknown = next((item_id for item_id, row in rows.items() if row is None), None)
-    if unknown is not None:
-        raise BundleError(f"file {layout.GOLDEN} expects item {unknown!r}, which the catalog does not have.")
-    history = [row for item_id in expected.request["history"] if (row := bundle.catalog.row(item_id)) is not None]
+    rows_of = bundle.catalog.row
+    history = [row for item_id in expected.request["history"] if (row := rows_of(item_id)) is not None]
     prompt = bundle.encoder.encode(history)
-    paths = [bundle.encoder.target(row) for row in rows.values() if row is not None]
+    paths = [bundle.encoder.target(row) for item_id, _ in expected.items if (row := rows_of(item_id)) is not None]
     log_probs = path_log_probs(bundle.model, [prompt] * len(paths), paths, bundle.manifest.decoder_prefix_ids)
     divisor = bundle.manifest.num_levels**bundle.manifest.generation.length_penalty
     scores = log_probs.double().sum(1).cpu().numpy() / divisor

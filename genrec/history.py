@@ -91,7 +91,9 @@ class HistoryEncoder:
         return prompt + answer, [IGNORE] * len(prompt) + answer
 
     def window(self, rows: Sequence[int]) -> tuple[list[int], list[int]]:
-        """Input ids and labels for a causal model: consecutive items with a loss on each of them.
+        """Input ids and labels for a causal model: consecutive items with a loss on each that a prompt could ask for.
+
+        That is every item, or every one but the first where the prompt has a suffix.
 
         Args:
             rows: at most ``max_history_items + 1`` items, so that the last one is asked for with a full history.
@@ -112,7 +114,10 @@ class HistoryEncoder:
         ids = list(self.prompt.prefix_ids)
         labels = [IGNORE] * len(ids)
         for place, row in enumerate(rows):
-            between = list(self.prompt.item_separator_ids) if place else list(self.prompt.suffix_ids)
-            ids += between + self.target(row)
-            labels += [IGNORE] * len(between) + self.target(row)
+            between = list(self.prompt.item_separator_ids) if place else []
+            target = self.target(row)
+            ids += between + target
+            # The prompt of an empty history ends in the suffix, which the first item of a window does not follow.
+            asked = place > 0 or not self.prompt.suffix_ids
+            labels += [IGNORE] * len(between) + (target if asked else [IGNORE] * len(target))
         return ids, labels

@@ -59,7 +59,7 @@ def _describe_levels(catalog: Catalog, manifest: Manifest) -> list[str]:
     for level, size in enumerate(manifest.codebook_sizes):
         counts = np.bincount(catalog.codes[:, level], minlength=size)
         share = counts[counts > 0] / len(catalog)
-        entropy = float(-(share * np.log(share)).sum() / np.log(size)) if size > 1 else 1.0
+        entropy = float((share * np.log(1 / share)).sum() / np.log(size)) if size > 1 else 1.0
         prefixes = len(np.unique(catalog.codes[:, : level + 1], axis=0))
         lines.append(
             f"level {level}     {np.count_nonzero(counts)} of {size} codes used, entropy {entropy:.2f}, "

@@ -5,6 +5,7 @@ Knows nothing of items. No remote code, no pickle, no network: a checkpoint is a
 
 import json
 import logging
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,13 +22,14 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from genrec.errors import BundleError, InputError
+from genrec.errors import BundleError, InputError, one_line
 
 Architecture = Literal["seq2seq", "causal"]
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 # Keys of config.json that make transformers import code or fetch files (CVE-2026-4372 came through the second).
 _UNTRUSTED_KEYS = ("auto_map", "_attn_implementation", "custom_", "quantization_config")
+_ADAPTER_CONFIG = "adapter_config.json"  # where PEFT is installed, transformers follows it to the base model it names
 
 
 def resolve_device(device: str) -> str:
@@ -38,11 +40,16 @@ def resolve_device(device: str) -> str:
     """
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
-    kind = device.split(":")[0]
-    if kind not in ("cpu", "cuda"):
+    if device == "cpu":
+        return device
+    if re.fullmatch(r"cuda(:\d{1,4})?", device) is None:
         raise InputError(f"device {device!r} is unknown; use auto, cpu, cuda or cuda:N.")
-    if kind == "cuda" and not torch.cuda.is_available():
-        raise InputError(f"device {device!r} was asked for, but PyTorch sees no CUDA device; use --device cpu or auto.")
+    found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if int(device.partition(":")[2] or 0) >= found:
+        raise InputError(
+            f"device {device!r} was asked for, but PyTorch sees {found or 'no'} CUDA device(s); "
+            "use --device cpu or auto."
+        )
     return device
 
 
@@ -82,10 +89,11 @@ def load_model(
                 local_files_only=True,
                 trust_remote_code=False,
                 use_safetensors=True,
+                ignore_mismatched_sizes=True,  # reported, and refused below in words of ours
                 output_loading_info=True,
             )
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
-        raise BundleError(f"the checkpoint in {path.name}/ cannot be loaded: {_first_line(error)}") from error
+    except Exception as error:  # config classes and safetensors have errors of their own
+        raise BundleError(f"the checkpoint in {path.name}/ cannot be loaded: {one_line(error)}") from error
     _check_report(path, report)
     for name, parameter in model.named_parameters():
         if not torch.isfinite(parameter).all():
@@ -108,8 +116,8 @@ def load_tokenizer(path: Path) -> PreTrainedTokenizerBase:
             tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
                 path, local_files_only=True, trust_remote_code=False
             )
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
-        raise BundleError(f"the tokenizer in {path.name}/ cannot be loaded: {_first_line(error)}") from error
+    except Exception as error:  # tokenizers raises plain Exception for a malformed file
+        raise BundleError(f"the tokenizer in {path.name}/ cannot be loaded: {one_line(error)}") from error
     return tokenizer
 
 
@@ -123,12 +131,14 @@ def check_config(path: Path) -> dict[str, Any]:
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise BundleError(f"{path.name}/config.json cannot be read: {_first_line(error)}") from error
+        raise BundleError(f"{path.name}/config.json cannot be read: {one_line(error)}") from error
     if not isinstance(config, dict):
         raise BundleError(f"{path.name}/config.json is not a JSON object.")
     for key, value in config.items():
         if value is not None and key.startswith(_UNTRUSTED_KEYS):
             raise BundleError(f"{path.name}/config.json holds {key!r}, which could run code or fetch files; remove it.")
+    if (path / _ADAPTER_CONFIG).exists():
+        raise BundleError(f"{path.name}/{_ADAPTER_CONFIG} would load a base model from elsewhere; merge the adapter.")
     return config
 
 
@@ -155,16 +165,12 @@ def _check_report(path: Path, report: dict[str, Any]) -> None:
                 f"the checkpoint in {path.name}/ {told} weight {names[0]!r}{more}; "
                 "it was saved from another model class or another library version."
             )
-    for key in ("mismatched_keys", "error_msgs"):
-        if report.get(key):
-            raise BundleError(
-                f"the checkpoint in {path.name}/ does not fit its config: {sorted(map(str, report[key]))[0]}"
-            )
-
-
-def _first_line(error: BaseException) -> str:
-    text = str(error).strip()
-    return text.splitlines()[0][:300] if text else type(error).__name__
+    for name, stored, expected in sorted(report["mismatched_keys"]):
+        raise BundleError(
+            f"weight {name!r} in {path.name}/ has shape {list(stored)}, but its config says {list(expected)}."
+        )
+    for message in report.get("error_msgs") or ():
+        raise BundleError(f"the checkpoint in {path.name}/ does not fit its config: {message}")
 
 
 @contextmanager

@@ -16,7 +16,7 @@ import numpy as np
 from genrec.bundle import Bundle, load_bundle
 from genrec.decoding.engine import Beam, Engine, Query
 from genrec.decoding.generate import GenerateEngine
-from genrec.errors import BundleError, InputError, RequestError
+from genrec.errors import BundleError, InputError, RequestError, one_line
 from genrec.filters import AllowedItems
 from genrec.golden import check_golden, read_golden
 from genrec.semantic_id import SemanticId
@@ -195,7 +195,9 @@ class Recommender:
         try:
             answers = self.recommend([Request(**answer.request) for answer in golden])
         except (RequestError, TypeError) as error:
-            raise BundleError(f"file golden.jsonl holds a request that this bundle refuses: {error}") from error
+            raise BundleError(
+                f"file golden.jsonl holds a request that this bundle refuses: {one_line(error)}"
+            ) from error
         check_golden(self.bundle, golden, [answer.scored_list for answer in answers])
 
     def recommend(self, requests: Sequence[Request]) -> list[Answer]:

@@ -67,6 +67,8 @@ class Catalog:
 
     def row(self, item_id: str) -> int | None:
         """The item's index, or None if the catalog has no such item."""
+        if "\0" in item_id:  # no item's; marisa-trie would read only what stands before it
+            return None
         try:
             rows = self.row_of_id.get(item_id)
         except UnicodeEncodeError:  # a lone surrogate names no item

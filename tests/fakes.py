@@ -1,7 +1,9 @@
 """Tiny random models and bundles, made in a second and small enough to enumerate."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,7 +18,8 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
-from genrec.bundle import Generation, Manifest, PromptPieces, load_draft, seal, write_draft
+from genrec.bundle import Generation, Manifest, PromptPieces, layout, load_draft, seal, write_draft
+from genrec.bundle.manifest import content_version
 from genrec.golden import GoldenAnswer
 from genrec.item_tokens import spell_all
 from genrec.recommender import Recommender, Request
@@ -75,6 +78,8 @@ class TinyShape:
     num_beams: int = 6
     separator: bool = False
     seed: int = 0
+    suffix: bool = False
+    length_penalty: float = 1.0
 
 
 def write_tiny_draft(root: Path, shape: TinyShape) -> Path:
@@ -99,10 +104,13 @@ def write_tiny_draft(root: Path, shape: TinyShape) -> Path:
         codebook_sizes=shape.codebook_sizes,
         item_token_ids=tuple(tuple(next(ids) for _ in range(size)) for size in shape.codebook_sizes),
         prompt=PromptPieces(
-            prefix_ids=(3,), item_separator_ids=(2,) if shape.separator else (), max_history_items=shape.max_history_items
+            prefix_ids=(3,),
+            item_separator_ids=(2,) if shape.separator else (),
+            suffix_ids=(1,) if shape.suffix else (),
+            max_history_items=shape.max_history_items,
         ),
         decoder_prefix_ids=(0,) if shape.architecture == "seq2seq" else (),
-        generation=Generation(num_beams=shape.num_beams, max_k=50),
+        generation=Generation(num_beams=shape.num_beams, max_k=50, length_penalty=shape.length_penalty),
         dtype="float32",
         provenance={"dataset": "random"},
     )  # fmt: skip
@@ -133,3 +141,20 @@ def seal_tiny(draft: Path, target: Path, **changes: str) -> Path:
 def tiny_bundle(root: Path, shape: TinyShape = TinyShape()) -> Path:
     """A sealed tiny bundle."""
     return seal_tiny(write_tiny_draft(root, shape), root / "tiny")
+
+
+def reseal(bundle: Path, **changes: Any) -> Path:
+    """Make a changed bundle consistent again: the manifest's `changes`, then the hashes of all files, then the version.
+
+    What is still wrong with it afterwards only the check of that very thing can find.
+    """
+    file = bundle / layout.MANIFEST
+    raw = json.loads(file.read_text(encoding="utf-8")) | changes
+    file.unlink()
+    raw["files"] = {
+        path.relative_to(bundle).as_posix(): {"bytes": path.stat().st_size, "sha256": layout.sha256_of(path)}
+        for path in layout.walk(bundle)
+    }
+    raw["version"] = content_version(raw)
+    file.write_text(json.dumps(raw), encoding="utf-8")
+    return bundle

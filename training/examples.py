@@ -4,7 +4,7 @@ Every id comes from `genrec.history.HistoryEncoder`, the encoder that serves. Kn
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Protocol
 
@@ -27,6 +27,10 @@ class Examples(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> Example: ...
+
+    def set_epoch(self, epoch: int) -> None:
+        """Draw what is random in the examples of this epoch."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,21 +70,34 @@ class LastItemExamples(Dataset[Example]):
         input_ids, labels = self.encoder.continuation(history, target)
         return {"input_ids": input_ids, "labels": labels}
 
+    def set_epoch(self, epoch: int) -> None:
+        """Nothing is random here."""
 
-@dataclass(frozen=True, eq=False)
+
+@dataclass(eq=False)
 class WindowExamples(Dataset[Example]):
     """Consecutive items with a loss on each of them, for causal models: one forward pass learns from all at once.
 
-    A sequence gives as many windows an epoch as it takes to cover it; each begins at a random place, drawn from torch's
-    global generator, which the Trainer seeds and restores.
+    A sequence gives as many windows an epoch as it takes to cover it, each from a random place. Places follow from seed
+    and epoch alone: torch's global generator is not where it was when a run goes on in the middle of an epoch.
 
     Attributes:
         encoder: items -> ids; a window is as long as its longest history plus the target.
         sequences: item rows of each user, oldest first, at least 2 each.
+        seed: of the places.
     """
 
     encoder: HistoryEncoder
     sequences: Sequence[Sequence32]
+    seed: int
+    _places: npt.NDArray[np.float64] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self.set_epoch(0)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Draw where the windows of this epoch begin, as shares of what is possible."""
+        self._places = np.random.default_rng((self.seed, epoch)).random(len(self))
 
     @property
     def window_items(self) -> int:
@@ -99,7 +116,8 @@ class WindowExamples(Dataset[Example]):
         sequence = self.sequences[self._users[index]]
         spare = len(sequence) - self.window_items
         # A start may lie before the sequence: then the window is shorter, and the oldest items are seen at its head.
-        start = int(torch.randint(-self.window_items // 2, spare + 1, ())) if spare > 0 else 0
+        earliest = -(self.window_items // 2) if spare > 0 else 0
+        start = earliest + int(self._places[index] * (max(spare, 0) - earliest + 1))
         rows = sequence[max(start, 0) : start + self.window_items].tolist()
         input_ids, labels = self.encoder.window(rows)
         return {"input_ids": input_ids, "labels": labels}

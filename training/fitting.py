@@ -13,6 +13,7 @@ import torch
 from transformers import (
     EarlyStoppingCallback,
     PreTrainedModel,
+    PrinterCallback,
     Seq2SeqTrainer,
     Seq2SeqTrainingArguments,
     Trainer,
@@ -110,6 +111,7 @@ def fit(
         data_collator=Collator(),
         callbacks=[monitor, EarlyStoppingCallback(settings.early_stopping_patience)],
     )
+    trainer.remove_callback(PrinterCallback)  # our progress display shows what it would print
     last = get_last_checkpoint(output) if output.is_dir() else None
     if last is not None:
         progress.say(f"{label}: going on from {Path(last).name}")

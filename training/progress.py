@@ -4,6 +4,7 @@ Knows nothing of stages. Whoever works is handed a `Progress` and never prints.
 """
 
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
@@ -156,7 +157,11 @@ class RichProgress:
 
 @contextmanager
 def open_progress(console: Console | None = None) -> Iterator[Progress]:
-    """The display that fits: bars on a terminal, lines elsewhere, silence on every rank but 0."""
+    """The display that fits: bars on a terminal, lines elsewhere, silence on every rank but 0.
+
+    The bars and warnings of the libraries underneath would tear it apart; what they warn of is checked by the stages.
+    """
+    silence_libraries()
     console = console or Console(stderr=True)
     if not is_main():
         yield SilentProgress()
@@ -165,3 +170,13 @@ def open_progress(console: Console | None = None) -> Iterator[Progress]:
             yield bars
     else:
         yield PlainProgress(lambda line: console.print(line, markup=False, highlight=False, soft_wrap=True))
+
+
+def silence_libraries() -> None:
+    """No progress bars and no reports of the libraries underneath."""
+    from transformers.utils import logging as transformers_logging  # takes seconds to import, and --help needs none
+
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    # PEFT 0.21 asks transformers 5.23 by an old name; nothing that a user can mend
+    warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)

@@ -1,46 +1,56 @@
-"""Putting the result of the last stage where the user wants it: whole or not at all.
+"""Putting a sealed bundle where the user wants it: whole or not at all.
 
-Knows directories. Knows nothing of bundles.
+The bundle stays in the work directory as the result of its last stage; this copies it. Knows nothing of stages.
 """
 
+import os
 import shutil
 from pathlib import Path
 
+from genrec.bundle import layout
 from genrec.errors import InputError
-from training.fingerprint import sync_directory, sync_tree
-from training.pipeline import RECORD
 
 
-def check_destination(destination: Path, replace: bool) -> None:
+def check_destination(destination: Path, sealed: Path, *, replace: bool) -> None:
     """Refuse a destination that is taken, before hours of training rather than after.
 
-    Raises:
-        InputError: Something is there and `replace` is not set, or it is no directory.
-    """
-    if destination.is_dir() and not replace:
-        raise InputError(f"{destination} exists; give another --output, or --replace to put the new one in its place")
-    if destination.exists() and not destination.is_dir():
-        raise InputError(f"{destination} is a file; --output names a directory")
-
-
-def publish(source: Path, destination: Path, replace: bool = False) -> None:
-    """Copy a stage's directory, without its ``stage.json``, to `destination`.
-
-    What stood there is set aside until the new one is in place, then removed.
+    A bundle that is the one in the work directory is no obstacle: then there may be nothing to do.
 
     Raises:
-        InputError: As `check_destination`.
+        InputError: something else is there and may not be replaced.
     """
-    check_destination(destination, replace)
+    if not destination.exists():
+        return
+    if not (destination / layout.MANIFEST).is_file():
+        raise InputError(f"{destination} exists and is not a bundle; choose another --output.")
+    if not replace and not _same(sealed, destination):
+        raise InputError(f"{destination} holds another bundle; add --replace to put the new one in its place.")
+
+
+def publish(sealed: Path, destination: Path, *, replace: bool) -> bool:
+    """Copy a sealed bundle to `destination`; what stood there is set aside until the new one is complete.
+
+    Returns:
+        False if the same bundle stood there already.
+
+    Raises:
+        InputError: as `check_destination`.
+    """
+    if destination.exists() and _same(sealed, destination):
+        return False
+    check_destination(destination, sealed, replace=replace)
     destination.parent.mkdir(parents=True, exist_ok=True)
-    aside = destination.with_name(f".{destination.name}.partial")
-    old = destination.with_name(f".{destination.name}.old")
-    for leftover in (aside, old):
-        shutil.rmtree(leftover, ignore_errors=True)
-    shutil.copytree(source, aside, ignore=lambda folder, _: [RECORD] if Path(folder) == source else [])
-    sync_tree(aside)
-    if destination.exists():
-        destination.rename(old)
-    aside.rename(destination)
-    sync_directory(destination.parent)
-    shutil.rmtree(old, ignore_errors=True)
+    beside = destination.with_name(f".{destination.name}.partial-{os.getpid()}")
+    shutil.rmtree(beside, ignore_errors=True)
+    try:
+        shutil.copytree(sealed, beside)
+        layout.sync_tree(beside)
+        layout.replace_directory(beside, destination)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    return True
+
+
+def _same(one: Path, other: Path) -> bool:
+    manifests = [path / layout.MANIFEST for path in (one, other)]
+    return all(file.is_file() for file in manifests) and manifests[0].read_bytes() == manifests[1].read_bytes()

@@ -25,7 +25,7 @@ def run(context: StageContext) -> None:
     requests = golden_requests(load_sequences(inputs["prepare"]), recipe.bundle.golden_requests, recipe.seed)
     golden = answer_golden(bundle, requests)
     reduced_bundle = load_draft(draft, dtype="bfloat16")
-    reduced = measure_reduced(reduced_bundle, golden, _scored_lists(reduced_bundle, requests))
+    reduced = measure_reduced(reduced_bundle, golden, scored_lists(reduced_bundle, requests))
     context.progress.say(
         f"{len(golden)} golden answers; in bfloat16 scores stray by {reduced.strayed:.3f} and lists overlap by "
         f"{reduced.overlap:.2f}"
@@ -61,11 +61,12 @@ def answer_golden(bundle: Bundle, requests: list[Request]) -> list[GoldenAnswer]
         GoldenAnswer(
             {"history": list(request.history), "k": request.k, "exclude_history": request.exclude_history}, items
         )
-        for request, items in zip(requests, _scored_lists(bundle, requests), strict=True)
+        for request, items in zip(requests, scored_lists(bundle, requests), strict=True)
     ]
 
 
-def _scored_lists(bundle: Bundle, requests: list[Request]) -> list[list[tuple[str, float]]]:
+def scored_lists(bundle: Bundle, requests: list[Request]) -> list[list[tuple[str, float]]]:
+    """Items and scores for each request."""
     return [answer.scored_list for answer in Recommender.of(bundle).recommend(requests)]
 
 

@@ -63,6 +63,7 @@ def replace_directory(source: Path, target: Path) -> None:
     """Put `source` in the place of `target`; an old `target` is set aside until the new one stands, then removed."""
     aside = target.with_name(f".{target.name}.replaced-{os.getpid()}")
     if target.exists():
+        shutil.rmtree(aside, ignore_errors=True)  # of a process with this number that was killed while removing it
         target.rename(aside)
     try:
         source.rename(target)

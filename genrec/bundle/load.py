@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 from genrec.bundle import layout
 from genrec.bundle.manifest import DRAFT, Manifest, read_manifest
 from genrec.bundle.verify import check_catalog, check_files, check_tokens
-from genrec.errors import BundleError, DataError
+from genrec.errors import BundleError, DataError, one_line
 from genrec.history import HistoryEncoder
 from genrec.item_tokens import ItemTokens
 from genrec.models import load_model, load_tokenizer, resolve_device, resolve_dtype
@@ -58,7 +58,10 @@ def load_bundle(path: str | Path, *, device: str = "cpu", dtype: str = "auto") -
     manifest = read_manifest(root / layout.MANIFEST)
     if manifest.version == DRAFT:
         raise BundleError(f"{root} is a draft; seal it first.")
-    check_files(root, manifest)
+    try:
+        check_files(root, manifest)
+    except OSError as error:
+        raise BundleError(f"{root} cannot be read: {one_line(error)}") from error
     return _load_parts(root, manifest, device=device, dtype=dtype)
 
 
@@ -79,9 +82,9 @@ def read_catalog(root: Path, tokens: ItemTokens) -> Catalog:
         BundleError: a column is missing or of a wrong type, two items share a semantic ID, or the order is wrong.
     """
     try:
-        table = pq.read_table(root / layout.ITEMS)
+        table = pq.read_table(root / layout.ITEMS, partitioning=None)  # a directory `a=b` above is no column
     except (OSError, pa.ArrowException) as error:
-        raise BundleError(f"file {layout.ITEMS} cannot be read: {error}") from error
+        raise BundleError(f"file {layout.ITEMS} cannot be read: {one_line(error)}") from error
     code_names = [f"code_{level}" for level in range(tokens.num_levels)]
     for name in ("item_id", "popularity", *code_names):
         if name not in table.column_names:
@@ -105,7 +108,7 @@ def read_catalog(root: Path, tokens: ItemTokens) -> Catalog:
         )
         paths = tokens.paths(catalog.codes)
     except (DataError, pa.ArrowException, TypeError, ValueError) as error:
-        raise BundleError(f"file {layout.ITEMS}: {error}") from error
+        raise BundleError(f"file {layout.ITEMS}: {one_line(error)}") from error
     if not np.array_equal(sort_order(paths), np.arange(len(paths))):
         raise BundleError(f"file {layout.ITEMS} is not sorted by token path.")
     return catalog

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from genrec.errors import BundleError, DataError
+from genrec.errors import BundleError, DataError, one_line
 from genrec.history import Prompt
 from genrec.item_tokens import ItemTokens
 
@@ -43,7 +43,7 @@ class Generation(_Facts):
     """Defaults of a search. `max_k` bounds what a request may ask for; the beam is at least k wide."""
 
     num_beams: Annotated[int, Field(ge=1)] = 20
-    length_penalty: float = 1.0
+    length_penalty: Annotated[float, Field(ge=0, le=8)] = 1.0
     max_k: Annotated[int, Field(ge=1)] = 100
     exclude_history: bool = True
 
@@ -136,7 +136,7 @@ def read_manifest(file: Path) -> Manifest:
     try:
         raw = json.loads(file.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
-        raise BundleError(f"{file.name} cannot be read: {error}") from error
+        raise BundleError(f"{file.name} cannot be read: {one_line(error)}") from error
     if not isinstance(raw, dict):
         raise BundleError(f"{file.name} is not a JSON object.")
     if isinstance(raw.get("format_version"), int) and raw["format_version"] > FORMAT_VERSION:
@@ -146,18 +146,19 @@ def read_manifest(file: Path) -> Manifest:
         )
     try:
         manifest = Manifest.model_validate_json(json.dumps(raw))
-    except (ValidationError, ValueError) as error:
+        version = content_version(raw)
+    except (ValidationError, ValueError, RecursionError) as error:
         raise BundleError(f"{file.name}: {_first_problem(error)}") from error
-    if manifest.version != DRAFT and content_version(raw) != manifest.version:
+    if manifest.version not in (DRAFT, version):
         raise BundleError(
-            f"{file.name} states version {manifest.version!r}, but its content has version {content_version(raw)!r}: "
+            f"{file.name} states version {manifest.version!r}, but its content has version {version!r}: "
             "it was edited after it was sealed."
         )
     return manifest
 
 
-def _first_problem(error: ValueError) -> str:
+def _first_problem(error: Exception) -> str:
     if not isinstance(error, ValidationError):
-        return str(error)
+        return one_line(error)
     first = error.errors(include_url=False, include_input=False)[0]
     return f"key {'.'.join(map(str, first['loc'])) or '(top)'}: {first['msg']}"

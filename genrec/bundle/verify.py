@@ -1,5 +1,6 @@
 """The checks that stand between a directory and a served bundle. Each failure is one sentence that names the file."""
 
+import struct
 from pathlib import Path
 
 import marisa_trie
@@ -8,7 +9,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from genrec.bundle import layout
 from genrec.bundle.manifest import Manifest
-from genrec.errors import BundleError
+from genrec.errors import BundleError, one_line
 from genrec.item_tokens import ItemTokens
 from genrec.models import embedding_rows, special_ids
 from genrec.semantic_id import Catalog
@@ -24,9 +25,11 @@ def check_files(root: Path, manifest: Manifest) -> None:
 
     Raises:
         BundleError: a file is missing, unlisted, a link, of a kind that is never read, or has other bytes.
+        OSError: a file cannot be read.
     """
     found = {file.relative_to(root).as_posix(): file for file in layout.walk(root)}
-    del found[layout.MANIFEST]
+    if found.pop(layout.MANIFEST).is_symlink():
+        raise BundleError(f"file {layout.MANIFEST} is a link; a bundle holds plain files only.")
     for name in sorted(manifest.files.keys() - found.keys()):
         raise BundleError(f"file {name} is listed in {layout.MANIFEST} but missing.")
     for name in sorted(found.keys() - manifest.files.keys()):
@@ -89,9 +92,12 @@ def check_catalog(root: Path, catalog: Catalog, trie: ItemTrie) -> None:
         try:
             index.load(str(root / name))
         except (OSError, RuntimeError) as error:
-            raise BundleError(f"file {name} is not a marisa-trie: {error}") from error
+            raise BundleError(f"file {name} is not a marisa-trie: {one_line(error)}") from error
     if not trie.agrees_with(items):
         raise BundleError(f"file {layout.ITEM_TRIE} holds other token paths than {layout.ITEMS}.")
-    rows = np.fromiter((ids.get(item_id, [(-1,)])[0][0] for item_id in catalog.item_ids.to_pylist()), dtype=np.int64)
+    try:
+        rows = np.fromiter((ids.get(name, [(-1,)])[0][0] for name in catalog.item_ids.to_pylist()), dtype=np.int64)
+    except struct.error as error:
+        raise BundleError(f"file {layout.ID_TRIE} does not hold one 4-byte row an item id.") from error
     if len(ids) != len(catalog) or not np.array_equal(rows, np.arange(len(catalog))):
         raise BundleError(f"file {layout.ID_TRIE} holds other item ids than {layout.ITEMS}.")

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 
 from genrec.bundle import layout
 from genrec.bundle.manifest import FileFacts, Golden, Manifest, read_manifest
+from genrec.bundle.verify import check_files
 from genrec.errors import BundleError
 from genrec.semantic_id import Catalog
 from genrec.trie import ItemTrie, sort_order
@@ -27,7 +28,8 @@ def write_draft(root: Path, manifest: Manifest, catalog: Catalog, model: Path, q
         quantizer: codebooks and the embedder's description, copied if given.
 
     Raises:
-        BundleError: the manifest's tokens do not fit the catalog.
+        BundleError: the manifest's item tokens contradict each other.
+        DataError: a code of the catalog has no token.
     """
     paths = manifest.item_tokens.paths(catalog.codes)
     order = sort_order(paths)
@@ -86,7 +88,7 @@ def seal(
         The manifest with its version.
 
     Raises:
-        BundleError: `target` may not be written.
+        BundleError: `target` may not be written, or the draft holds a file that no bundle may hold.
     """
     check_target(target, replace=replace)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -103,6 +105,7 @@ def seal(
         layout.sync_tree(beside)
         layout.write_text(beside / layout.MANIFEST, sealed.to_json())
         layout.sync(beside)
+        check_files(beside, sealed)
         layout.replace_directory(beside, target)
     finally:
         shutil.rmtree(beside, ignore_errors=True)

@@ -29,7 +29,7 @@ class Query:
 
 @dataclass(frozen=True, eq=False)
 class Beam:
-    """The finished hypotheses of one query, best first, ties by row. W = min(num_beams, allowed items).
+    """The finished hypotheses of one query, best first, ties by row. W = min(beams, allowed items).
 
     Attributes:
         rows: ``(W,)`` int64, distinct rows of the catalog.

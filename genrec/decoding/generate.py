@@ -16,9 +16,12 @@ from genrec.decoding.padding import pad_prompts
 from genrec.errors import EngineError
 from genrec.trie import ItemTrie
 
-# `generate` starts all beams but the first at -1e9, so that copies of one prefix lose; whatever still carries that
-# number at the end is filler, not an item.
+# `generate` starts all beams but the first at -1e9, so that copies of one prefix lose; a summed log-probability that
+# still carries that number at the end is filler, not an item.
 _FILLER = -1e6
+
+# A single beam is greedy search to `generate`, which then keeps no scores.
+_MIN_BEAMS = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +48,7 @@ class GenerateEngine:
     @torch.inference_mode()
     def search(self, queries: Sequence[Query], num_beams: int) -> list[Beam]:
         """See `Engine.search`."""
+        num_beams = max(num_beams, _MIN_BEAMS)
         encoder_decoder = self.model.config.is_encoder_decoder
         prompts = pad_prompts([query.prompt for query in queries], left=not encoder_decoder, device=self.model.device)
         start = len(self.decoder_prefix_ids) if encoder_decoder else prompts.ids.shape[1]
@@ -61,11 +65,20 @@ class GenerateEngine:
         scores = out.sequences_scores.double().view(len(queries), num_beams).cpu().numpy()
         renormalised = _renormalise(out.scores, out.sequences[:, start:], out.beam_indices)
         log_probabilities = renormalised.view(len(queries), num_beams).cpu().numpy()
-        bounds = _bounds(out.scores, num_beams) / self.trie.num_levels**self.length_penalty
-        return [
+        bounds = _bounds(out.scores, num_beams) / self._divisor
+        beams = [
             self._collect(paths[index], scores[index], log_probabilities[index], float(bounds[index]))
             for index in range(len(queries))
         ]
+        for query, beam in zip(queries, beams, strict=True):
+            if len(beam.rows) != min(num_beams, len(query.allowed)):
+                raise EngineError(f"the search found {len(beam.rows)} items; its answer cannot be trusted.")
+        return beams
+
+    @property
+    def _divisor(self) -> float:
+        """What a summed log-probability is divided by to be a score."""
+        return float(self.trie.num_levels**self.length_penalty)
 
     def _generation_config(self, num_beams: int) -> GenerationConfig:
         # No eos_token_id: exactly L tokens are generated and none may end the search early.
@@ -84,7 +97,7 @@ class GenerateEngine:
         )
 
     def _collect(self, paths: np.ndarray, scores: np.ndarray, log_probabilities: np.ndarray, bound: float) -> Beam:
-        live = np.flatnonzero(scores > _FILLER)
+        live = np.flatnonzero(scores * self._divisor > _FILLER)
         leaves = [self.trie.descend(paths[place].tolist()) for place in live]
         if None in leaves:
             raise EngineError("the search left the trie; its answer cannot be trusted.")
@@ -116,13 +129,13 @@ def _renormalise(steps: tuple[torch.Tensor, ...], paths: torch.Tensor, beams: to
 
     Args:
         steps: L tensors ``(R * B, V)``: log-softmax over the vocabulary, -inf where not allowed.
-        paths: ``(R * B, L)`` tokens.
+        paths: ``(R * B, L)`` tokens; negative for filler.
         beams: ``(R * B, L)`` the row of each step that the token was taken from; negative for filler.
     """
     total = torch.zeros(len(paths), dtype=torch.float64, device=paths.device)
     for level, step in enumerate(steps):
         rows = step[beams[:, level].clamp(min=0).long()].double()
-        total += rows.gather(1, paths[:, level, None]).squeeze(1) - rows.logsumexp(dim=1)
+        total += rows.gather(1, paths[:, level, None].clamp(min=0)).squeeze(1) - rows.logsumexp(dim=1)
     return total
 
 

@@ -1,0 +1,61 @@
+# Everything a person or CI runs. `make help` lists it.
+PYTHON ?= python3
+PORT ?= 8000
+# Another wheel index for PyTorch, e.g. the one with its CPU wheels; by default the index that pip is set up with.
+TORCH_INDEX ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt \
+           $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
+
+.PHONY: help demo bundle test test-system check lint types floors format clean
+.DELETE_ON_ERROR:
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+demo: bundle ## train the demo bundle if it is not there, and serve it on 127.0.0.1:$(PORT)
+	@exec $(BIN)/genrec serve --bundle bundles/demo --port $(PORT)
+
+bundle: bundles/demo/manifest.json ## train the demo bundle on MovieLens-100K
+
+bundles/demo/manifest.json: | $(VENV)/.installed
+	$(BIN)/genrec train demo --output bundles/demo
+
+test: $(VENV)/.installed-dev ## fast tests
+	$(BIN)/pytest -q
+
+test-system: $(VENV)/.installed-dev ## tests with real processes and sockets
+	$(BIN)/pytest -q -m system
+
+check: lint types floors test ## lint, types, import contracts, fast tests
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.installed-dev
+	$(BIN)/mypy
+
+floors: $(VENV)/.installed-dev
+	$(BIN)/lint-imports
+
+format: $(VENV)/.installed-dev ## format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean: ## remove the virtual environment and caches, not bundles or runs
+	rm -rf $(VENV) *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+
+# torch goes first and alone: a resolver that meets it later may take a build of several gigabytes
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@echo "installing into $(VENV) (about two minutes)"
+	$(PYTHON) -m venv $(VENV)
+	$(INSTALL) torch
+	$(INSTALL) --editable '.[service,training]'
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(INSTALL) --editable '.[service,training,dev]'
+	@touch $@

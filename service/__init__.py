@@ -1,0 +1,1 @@
+"""HTTP, load and operations around `genrec.Recommender`. No model mathematics, no training."""

@@ -1,0 +1,144 @@
+"""The one table from an error to its HTTP status, and the problem document it becomes (RFC 9457).
+
+The domain raises `genrec.errors`; what only a server can refuse is added here to the same tree:
+
+GenrecError
+├── InputError
+│   ├── MalformedBody      400  not the JSON we read
+│   ├── UnknownItem        404
+│   ├── BodyTooLarge       413
+│   ├── UnsupportedMedia   415
+│   └── HeadersTooLarge    431
+├── Overloaded             429  no place in the queue
+├── NotReady               503  loading, stopping, or the engine is gone
+└── DeadlineExceeded       504
+
+A problem never repeats what the caller sent, and a 5xx never says why: the reason is in the log under its request id.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from genrec.errors import GenrecError, InputError, RequestError
+from service.schemas import Problem
+
+MEDIA_TYPE = "application/problem+json"
+MAX_DETAIL_CHARS = 400
+
+
+class MalformedBody(InputError):
+    """The body is not JSON as RFC 8259 and this service want it."""
+
+
+class UnknownItem(InputError):
+    """The catalog has no such item."""
+
+
+class BodyTooLarge(InputError):
+    """The body is longer than `max_body_bytes`."""
+
+
+class UnsupportedMedia(InputError):
+    """The body is compressed, or not declared to be JSON in UTF-8."""
+
+
+class HeadersTooLarge(InputError):
+    """More headers, or more bytes of them, than the service reads."""
+
+
+class Overloaded(GenrecError):
+    """The queue is full; nothing was computed."""
+
+
+class NotReady(GenrecError):
+    """The service cannot answer now: it loads, stops, or lost its engine."""
+
+
+class DeadlineExceeded(GenrecError):
+    """The request's time ran out before its answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What a class of errors looks like over HTTP.
+
+    Attributes:
+        status: HTTP status.
+        code: stable word for programs.
+        detail: a fixed sentence instead of the error's own, None to show its own.
+        retry_after_s: seconds for `Retry-After`, None for no such header.
+        close: end the connection, because the rest of the request will not be read.
+    """
+
+    status: int
+    code: str
+    detail: str | None = None
+    retry_after_s: int | None = None
+    close: bool = False
+
+
+INTERNAL = Kind(500, "internal", "The service could not answer; its log says why under this request id.")
+
+KINDS: Mapping[type[GenrecError], Kind] = {
+    RequestError: Kind(422, "invalid_request"),
+    MalformedBody: Kind(400, "malformed"),
+    UnknownItem: Kind(404, "not_found"),
+    BodyTooLarge: Kind(413, "too_large", close=True),
+    UnsupportedMedia: Kind(415, "unsupported_media_type"),
+    HeadersTooLarge: Kind(431, "headers_too_large", close=True),
+    Overloaded: Kind(429, "overloaded", retry_after_s=1),
+    NotReady: Kind(503, "not_ready", retry_after_s=2),
+    DeadlineExceeded: Kind(504, "deadline_exceeded"),
+}
+
+
+def kind_of(error: GenrecError) -> Kind:
+    """The row of the table for an error; what is not in it is our own failure, a 500."""
+    return next((KINDS[base] for base in type(error).__mro__ if base in KINDS), INTERNAL)
+
+
+def problem_of(error: GenrecError, request_id: str) -> Problem:
+    """The problem document of an error."""
+    kind = kind_of(error)
+    return Problem(
+        title=HTTPStatus(kind.status).phrase,
+        status=kind.status,
+        code=kind.code,
+        detail=(kind.detail or str(error))[:MAX_DETAIL_CHARS],
+        request_id=request_id,
+        pointer=error.pointer if isinstance(error, RequestError) else None,
+    )
+
+
+def problem_response(error: GenrecError, request_id: str) -> Response:
+    """The whole reply to a request that ended in `error`."""
+    kind = kind_of(error)
+    headers = {}
+    if kind.retry_after_s is not None:
+        headers["Retry-After"] = str(kind.retry_after_s)
+    if kind.close:
+        headers["Connection"] = "close"
+    return _render(problem_of(error, request_id), headers)
+
+
+def http_exception_response(error: HTTPException, request_id: str) -> Response:
+    """The reply to what the framework itself refuses: no such path (404), no such method there (405)."""
+    sentences = {404: "Nothing is served at this path.", 405: "This path does not take that method."}
+    status = HTTPStatus(error.status_code)
+    problem = Problem(
+        title=status.phrase,
+        status=status.value,
+        code=status.phrase.lower().replace(" ", "_"),
+        detail=sentences.get(status.value, f"{status.phrase}."),
+        request_id=request_id,
+    )
+    return _render(problem, dict(error.headers or {}))
+
+
+def _render(problem: Problem, headers: dict[str, str]) -> Response:
+    body = problem.model_dump_json(exclude_none=True)
+    return Response(body, status_code=problem.status, media_type=MEDIA_TYPE, headers=headers)

@@ -1,0 +1,265 @@
+"""The one thread that owns the recommender, behind a bounded queue.
+
+PyTorch and the model are loaded, used and kept in this thread, never on the event loop: admission, deadlines and probes
+go on answering while the model computes. Knows no HTTP. `submit` is the seam: what turns waiting requests into calls of
+the model is this file's own business.
+"""
+
+import asyncio
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
+from dataclasses import dataclass, field
+from time import monotonic
+from typing import Literal
+
+import structlog
+
+from genrec.errors import EngineError, GenrecError
+from genrec.recommender import Answer, Recommender, Request
+from service.errors import DeadlineExceeded, NotReady, Overloaded
+
+log = structlog.stdlib.get_logger(__name__)
+
+State = Literal["loading", "ready", "stalled", "failed", "stopping"]
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What became of one request.
+
+    Attributes:
+        outcome: its answer, or the error that it alone ended in.
+        queue_ms: from admission until the model took it.
+    """
+
+    outcome: Answer | GenrecError
+    queue_ms: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Job:
+    requests: tuple[Request, ...]
+    deadline: float
+    admitted: float = field(default_factory=monotonic)
+    served: Future[list[Served]] = field(default_factory=Future)
+
+
+class InferenceThread:
+    """Answers requests one job after another, in the order of their admission.
+
+    Attributes:
+        loaded: the recommender once it is there, or the error that refused it.
+    """
+
+    def __init__(
+        self,
+        load: Callable[[], Recommender],
+        *,
+        max_queue_requests: int,
+        max_inference_requests: int = 8,
+        stall_timeout_s: float = 1.5,
+        hang_timeout_s: float = 30.0,
+    ) -> None:
+        """Nothing starts before `start`.
+
+        Args:
+            load: makes the recommender; called in the thread.
+            max_queue_requests: admitted and not yet answered, those in the model's hands included.
+            max_inference_requests: how many the model is given at once; bounds its memory, and how long it is silent.
+            stall_timeout_s: the model silent for so long is `stalled`.
+            hang_timeout_s: the model silent for so long has failed for good.
+        """
+        self.loaded: Future[Recommender] = Future()
+        self._load = load
+        self._max_queue_requests = max_queue_requests
+        self._max_inference_requests = max_inference_requests
+        self._stall_timeout_s = stall_timeout_s
+        self._hang_timeout_s = hang_timeout_s
+        self._change = threading.Condition()
+        self._waiting: dict[
+            _Job, None
+        ] = {}  # in order of admission; a dict so that one that is given up leaves at once
+        self._running: _Job | None = None
+        self._admitted = 0
+        self._silent_since: float | None = None  # when the model began what it does now
+        self._failure: GenrecError | None = None
+        self._stopping = False
+        self._thread = threading.Thread(target=self._live, name="inference", daemon=True)
+
+    def start(self) -> None:
+        """Begin to load; returns at once."""
+        self.loaded.set_running_or_notify_cancel()  # whoever waits for it may leave without cancelling it
+        self._thread.start()
+
+    def stop(self, timeout_s: float) -> None:
+        """Admit nothing more, answer what is admitted, end. A thread that loads or hangs is not waited for."""
+        listens = self.state in ("ready", "stalled")
+        with self._change:
+            self._stopping = True
+            self._change.notify_all()
+        if listens:
+            self._thread.join(timeout_s)
+        self._give_up(NotReady("The service is stopping."))
+
+    @property
+    def alive(self) -> bool:
+        """Whether the thread runs."""
+        return self._thread.is_alive()
+
+    @property
+    def state(self) -> State:
+        """How the thread does now."""
+        if self._failure is not None:
+            return "failed"
+        if self._stopping:
+            return "stopping"
+        if not self.loaded.done():
+            return "loading"
+        return "stalled" if self.silent_s > self._stall_timeout_s else "ready"
+
+    @property
+    def silent_s(self) -> float:
+        """How long the model has been at what it does now, in seconds; 0 while it waits for work."""
+        since = self._silent_since
+        return 0.0 if since is None else monotonic() - since
+
+    @property
+    def depth(self) -> int:
+        """How many requests are admitted and not yet answered."""
+        return self._admitted
+
+    @property
+    def recommender(self) -> Recommender:
+        """The recommender.
+
+        Raises:
+            NotReady: it is not loaded yet, or never will be.
+        """
+        if self._failure is not None or not self.loaded.done():
+            raise NotReady(f"The service is not ready: {self.state}.")
+        return self.loaded.result()
+
+    def check(self) -> GenrecError | None:
+        """Why the thread can answer no more, or None while it can. To be called every now and then: the watchdog."""
+        if self._failure is None and self.silent_s > self._hang_timeout_s:
+            self.fail(EngineError(f"inference has not returned for {self._hang_timeout_s:g} s; the engine hangs."))
+        return self._failure
+
+    async def submit(self, requests: Sequence[Request], deadline: float) -> list[Served]:
+        """Have requests answered, all admitted together or none.
+
+        If the caller is cancelled while they wait, they leave the queue uncomputed.
+
+        Args:
+            requests: at least one; each costs one place.
+            deadline: on the clock of `time.monotonic`, seconds.
+
+        Returns:
+            What became of each, in order.
+
+        Raises:
+            Overloaded: not that many places are free.
+            NotReady: there is no engine to ask, or it failed meanwhile.
+            DeadlineExceeded: the deadline came first. Requests that were still waiting are never computed.
+        """
+        job = self._admit(_Job(tuple(requests), deadline))
+        try:
+            async with asyncio.timeout(deadline - monotonic()):
+                return await asyncio.wrap_future(job.served)
+        except TimeoutError as error:
+            raise DeadlineExceeded("The deadline passed before the answer was there.") from error
+
+    def fail(self, error: GenrecError) -> None:
+        """Never answer again, and tell everyone who waits."""
+        with self._change:
+            self._failure = self._failure or error
+            self._change.notify_all()
+        with suppress(InvalidStateError):
+            self.loaded.set_exception(error)
+        self._give_up(NotReady("The engine failed before it could answer."))
+
+    def _admit(self, job: _Job) -> _Job:
+        with self._change:
+            if self._failure is not None or self._stopping or not self.loaded.done():
+                raise NotReady(f"The service is not ready: {self.state}.")
+            free = self._max_queue_requests - self._admitted
+            if len(job.requests) > free:
+                raise Overloaded(f"The queue has {free} free places of {self._max_queue_requests}; try again shortly.")
+            self._admitted += len(job.requests)
+            self._waiting[job] = None
+            self._change.notify_all()
+        job.served.add_done_callback(lambda _: self._release(job))
+        return job
+
+    def _release(self, job: _Job) -> None:
+        with self._change:
+            self._waiting.pop(job, None)
+            self._admitted -= len(job.requests)
+
+    def _give_up(self, error: GenrecError) -> None:
+        with self._change:
+            pending = [*self._waiting, *([self._running] if self._running else [])]
+        for job in pending:
+            _settle(job, error)
+
+    def _live(self) -> None:
+        try:
+            recommender = self._load()
+            self.loaded.set_result(recommender)
+            while (job := self._next()) is not None:
+                _settle(job, self._serve(recommender, job))
+        except GenrecError as error:
+            self.fail(error)
+        except BaseException as error:  # the thread's outermost frame: whatever ends it must be seen
+            log.exception("the inference thread died")
+            self.fail(EngineError(f"the inference thread died of {type(error).__name__}."))
+
+    def _next(self) -> _Job | None:
+        while True:
+            with self._change:
+                self._running = None
+                self._change.wait_for(lambda: self._waiting or self._stopping or self._failure)
+                if not self._waiting or self._failure is not None:
+                    return None
+                job = self._running = next(iter(self._waiting))
+                del self._waiting[job]
+            if job.served.set_running_or_notify_cancel():
+                return job
+
+    def _serve(self, recommender: Recommender, job: _Job) -> list[Served] | GenrecError:
+        served: list[Served] = []
+        try:
+            for start in range(0, len(job.requests), self._max_inference_requests):
+                self._silent_since = now = monotonic()
+                if now >= job.deadline:
+                    return DeadlineExceeded("The deadline passed before the model was asked.")
+                outcomes = _recommend(recommender, job.requests[start : start + self._max_inference_requests])
+                served += [Served(outcome, (now - job.admitted) * 1e3) for outcome in outcomes]
+        finally:
+            self._silent_since = None
+        return served
+
+
+def _recommend(recommender: Recommender, requests: Sequence[Request]) -> Sequence[Answer | GenrecError]:
+    # A request that breaks the model fails alone: its neighbours are asked again without it.
+    try:
+        return recommender.recommend(requests)
+    except GenrecError as error:
+        failure = error
+    except Exception as error:  # whatever the libraries below raise is one request's failure, not ours
+        log.exception("inference failed", requests=len(requests))
+        failure = EngineError(f"inference failed with {type(error).__name__}.")
+    if len(requests) == 1:
+        return [failure]
+    return [outcome for request in requests for outcome in _recommend(recommender, [request])]
+
+
+def _settle(job: _Job, outcome: list[Served] | GenrecError) -> None:
+    # Whoever comes first settles a job: the thread with an answer, the watchdog with an error, the caller by leaving.
+    with suppress(InvalidStateError):
+        if isinstance(outcome, GenrecError):
+            job.served.set_exception(outcome)
+        else:
+            job.served.set_result(outcome)

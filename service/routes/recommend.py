@@ -1,0 +1,147 @@
+"""POST /recommend and its batch."""
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
+
+from fastapi import APIRouter, Request
+from pydantic import ValidationError
+from starlette.requests import ClientDisconnect
+
+from genrec import recommender as domain
+from genrec.errors import GenrecError, RequestError
+from genrec.recommender import Answer, Recommender
+from service.errors import problem_of
+from service.inference import Served
+from service.json_body import JsonRoute
+from service.metrics import Metrics
+from service.middleware import RequestRecord, record_of
+from service.schemas import BatchAnswer, BatchRequest, Problem, RecommendAnswer, RecommendRequest, TimingMs
+from service.state import ServiceState, StateOf
+from service.translation import to_answer, to_request
+from service.validation import refusal
+
+router = APIRouter(tags=["recommend"], route_class=JsonRoute)
+
+
+@router.post("/recommend", summary="The same as /v1/recommend")
+@router.post("/v1/recommend", summary="The next items for a history")
+async def recommend(sent: RecommendRequest, request: Request, state: StateOf) -> RecommendAnswer:
+    """Items for one history, best first, each with its score, probability, semantic ID and metadata."""
+    record = record_of(request.scope)
+    record.request_id = sent.request_id or record.request_id
+    recommender = state.inference.recommender
+    asked = to_request(sent, recommender, state.settings)
+    deadline = record.started + (sent.timeout_ms or state.settings.default_timeout_ms) / 1e3
+    [served] = await _while_connected(request, state.inference.submit([asked], deadline))
+    if isinstance(served.outcome, GenrecError):
+        raise served.outcome
+    timing = _timing(served.outcome, served.queue_ms, record)
+    record.timing_ms |= {"queue": timing.queue, "encode": timing.encode, "decode": timing.decode}
+    _account(state.metrics, asked, served.outcome, timing)
+    record.facts |= {
+        "k": asked.k,
+        "history_items": len(asked.history),
+        "unknown_items": len(served.outcome.unknown_items),
+        "items": len(served.outcome.items),
+    }
+    return to_answer(served.outcome, sent, recommender, record.request_id, timing)
+
+
+@router.post("/v1/recommend/batch", summary="Several histories in one call")
+async def recommend_batch(sent: BatchRequest, request: Request, state: StateOf) -> BatchAnswer:
+    """An answer or a problem for each request, in order. All are admitted together, at the cost of each, or none."""
+    if len(sent.requests) > state.settings.max_batch_requests:
+        raise RequestError(f"A batch holds at most {state.settings.max_batch_requests} requests.", "/requests")
+    record = record_of(request.scope)
+    recommender = state.inference.recommender
+    read = [_read(raw, recommender, state) for raw in sent.requests]
+    fit = [pair for pair in read if not isinstance(pair, GenrecError)]
+    record.facts |= {"requests": len(read), "refused": len(read) - len(fit)}
+    served: list[Served] = []
+    if fit:
+        timeouts = [one.timeout_ms or state.settings.default_timeout_ms for one, _ in fit]
+        deadline = record.started + min(timeouts) / 1e3
+        served = await _while_connected(request, state.inference.submit([asked for _, asked in fit], deadline))
+    in_order = iter(served)
+    return BatchAnswer(
+        results=[
+            problem_of(one, f"{record.request_id}.{place}")
+            if isinstance(one, GenrecError)
+            else _result(one, next(in_order), f"{record.request_id}.{place}", record, recommender, state.metrics)
+            for place, one in enumerate(read)
+        ]
+    )
+
+
+def _read(
+    raw: object, recommender: Recommender, state: ServiceState
+) -> tuple[RecommendRequest, domain.Request] | RequestError:
+    try:
+        sent = RecommendRequest.model_validate(raw)
+        return sent, to_request(sent, recommender, state.settings)
+    except ValidationError as error:
+        return refusal(error.errors(include_url=False), raw)
+    except RequestError as error:
+        return error
+
+
+def _result(
+    pair: tuple[RecommendRequest, domain.Request],
+    served: Served,
+    own_id: str,
+    record: RequestRecord,
+    recommender: Recommender,
+    metrics: Metrics,
+) -> RecommendAnswer | Problem:
+    sent, asked = pair
+    request_id = sent.request_id or own_id
+    if isinstance(served.outcome, GenrecError):
+        return problem_of(served.outcome, request_id)
+    timing = _timing(served.outcome, served.queue_ms, record)
+    _account(metrics, asked, served.outcome, timing)
+    return to_answer(served.outcome, sent, recommender, request_id, timing)
+
+
+def _timing(answer: Answer, queue_ms: float, record: RequestRecord) -> TimingMs:
+    return TimingMs(
+        queue=round(queue_ms, 3),
+        encode=round(answer.timing.encode_ms, 3),
+        decode=round(answer.timing.decode_ms, 3),
+        total=round(record.elapsed_ms, 3),
+    )
+
+
+def _account(metrics: Metrics, asked: domain.Request, answer: Answer, timing: TimingMs) -> None:
+    for stage in ("queue", "encode", "decode"):
+        metrics.stage_seconds.labels(stage).observe(getattr(timing, stage) / 1e3)
+    metrics.history_items.observe(len(asked.history))
+    metrics.unknown_items.inc(len(answer.unknown_items))
+    if not answer.history_used:
+        metrics.fallback.labels("unknown_history" if asked.history else "empty_history").inc()
+    if len(answer.items) < asked.k:
+        metrics.results_short.inc()
+
+
+async def _while_connected(request: Request, work: Coroutine[Any, Any, list[Served]]) -> list[Served]:
+    """Wait for `work`, and leave the queue when the client leaves: what nobody waits for is not computed.
+
+    Raises:
+        ClientDisconnect: the client has gone.
+    """
+    answer = asyncio.ensure_future(work)
+    gone = asyncio.ensure_future(_gone(request))
+    try:
+        await asyncio.wait((answer, gone), return_when=asyncio.FIRST_COMPLETED)
+        if not answer.done():
+            raise ClientDisconnect
+        return answer.result()
+    finally:
+        answer.cancel()
+        gone.cancel()
+
+
+async def _gone(request: Request) -> None:
+    # The body has been read: all that can still come is the end of the connection.
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,124 @@
+"""The settings of the service: how to serve, never what. Read once, frozen, units in names.
+
+They come from `GENREC_*` variables and from flags, flags first. This is the one place of the service that reads the
+environment.
+"""
+
+import difflib
+import os
+from collections.abc import Mapping
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from genrec.errors import InputError
+from service.schemas import MAX_LIST_ITEMS
+
+PREFIX = "GENREC_"
+
+
+class Settings(BaseSettings):
+    """How to serve. Every field is a variable, `GENREC_` and its name in capitals."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, frozen=True, extra="forbid")
+
+    bundle: Path = Field(description="The bundle to serve, a directory.")
+    bundles_dir: Path | None = Field(default=None, description="Where bundles lie; the bundle's parent unless set.")
+    host: str = Field(default="127.0.0.1", min_length=1)
+    port: int = Field(default=8000, ge=0, le=65_535, description="0 takes a free one.")
+    auth: Literal["", "open"] = Field(default="", description='"open" lets anyone in who can reach the address.')
+
+    device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    dtype: str = Field(default="auto", min_length=1)
+    engine: str = Field(default="auto", min_length=1)
+
+    max_queue_requests: int = Field(default=256, ge=1, description="Admitted and not yet answered; more are told 429.")
+    max_batch_requests: int = Field(default=64, ge=1, description="In one call of /v1/recommend/batch.")
+    max_inference_requests: int = Field(default=8, ge=1, description="Given to the model at once; bounds its memory.")
+    max_history_items: int = Field(default=1_000, ge=1, le=MAX_LIST_ITEMS, description="Longer histories are told 422.")
+    max_body_bytes: int = Field(default=256 * 1024, ge=1_024)
+    max_json_depth: int = Field(default=32, ge=4, le=200)
+    default_timeout_ms: int = Field(default=10_000, ge=1, le=600_000, description="For requests that name none.")
+
+    stall_timeout_ms: int = Field(
+        default=1_500, ge=50, description="Inference silent for so long: /ready says 503 until it returns."
+    )
+    watchdog_timeout_ms: int = Field(
+        default=30_000, ge=100, description="Inference silent for so long: it hangs, the process exits 70."
+    )
+    drain_timeout_ms: int = Field(default=30_000, ge=0, description="How long a stop waits for open requests.")
+
+    log_format: Literal["auto", "json", "console"] = Field(
+        default="auto", description="auto: console on a terminal, else one JSON object a line."
+    )
+    docs: bool = Field(default=True, description="Serve /docs and /openapi.json.")
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        if self.max_batch_requests > self.max_queue_requests:
+            raise ValueError(
+                f"max_batch_requests is {self.max_batch_requests} but the queue holds {self.max_queue_requests}: "
+                "such a batch could never be admitted; raise max_queue_requests or lower max_batch_requests"
+            )
+        if self.stall_timeout_ms >= self.watchdog_timeout_ms:
+            raise ValueError(
+                f"stall_timeout_ms is {self.stall_timeout_ms} but the process exits after watchdog_timeout_ms, "
+                f"{self.watchdog_timeout_ms}: /ready would never tell; raise watchdog_timeout_ms"
+            )
+        if self.auth != "open" and not is_loopback(self.host):
+            raise ValueError(
+                f"the host is {self.host} and the service knows no keys, so anyone who can reach that address could "
+                "use it; serve on 127.0.0.1, or set GENREC_AUTH=open to allow it"
+            )
+        return self
+
+    @property
+    def url(self) -> str:
+        """Where a browser on this machine finds the service."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104  (compared, not bound)
+        return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address can be reached from this machine alone."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def read_settings(flags: Mapping[str, Any]) -> Settings:
+    """Settings from the environment, with `flags` (those that are not None) winning.
+
+    Raises:
+        InputError: an unknown `GENREC_*` name, a value that does not fit, or settings that contradict each other.
+    """
+    _refuse_unknown_names(os.environ)  # noqa: TID251  this is the one place
+    try:
+        return Settings(**{name: value for name, value in flags.items() if value is not None})
+    except ValidationError as error:
+        raise InputError(_sentence(error.errors(include_url=False)[0])) from error
+
+
+def _refuse_unknown_names(environment: Mapping[str, str]) -> None:
+    # pydantic-settings checks only the names in a .env file: GENREC_PROT=9000 would serve on 8000 without a word.
+    known = [PREFIX + name.upper() for name in Settings.model_fields]
+    for name in sorted(environment):
+        if name.upper().startswith(PREFIX) and name.upper() not in known:
+            nearest = difflib.get_close_matches(name.upper(), known, n=1, cutoff=0)[0]
+            raise InputError(f"the environment sets {name}, which is no setting; the nearest is {nearest}.")
+
+
+def _sentence(error: ErrorDetails) -> str:
+    message = error["msg"].removeprefix("Value error, ")
+    if not error["loc"]:
+        return f"{message}."
+    name = str(error["loc"][0])
+    flag, variable = name.replace("_", "-"), PREFIX + name.upper()
+    if error["type"] == "missing":
+        return f"the setting {name} is missing; give --{flag} or set {variable}."
+    return f"the setting {name} ({variable}) cannot be {error['input']!r}: {message}."

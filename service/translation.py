@@ -1,0 +1,79 @@
+"""Between the wire and the domain: a request as sent to one the recommender takes, its answer to one we send."""
+
+from genrec.errors import RequestError
+from genrec.recommender import Answer, Recommender, Request
+from service.schemas import BundleName, Item, RecommendAnswer, RecommendedItem, RecommendRequest, TimingMs
+from service.settings import Settings
+
+CATALOG_VERSION = 0
+"""Grows when items are switched off or on; nothing does so yet."""
+
+
+def to_request(sent: RecommendRequest, recommender: Recommender, settings: Settings) -> Request:
+    """What the recommender is asked.
+
+    Raises:
+        RequestError: it asks for more than this bundle or these settings allow.
+    """
+    if len(sent.history) > settings.max_history_items:
+        raise RequestError(f"A history holds at most {settings.max_history_items} items.", "/history")
+    columns = recommender.bundle.catalog.columns
+    for place, column in enumerate(sent.fields or ()):
+        if column not in columns:
+            raise RequestError("The catalog has no such column; /info lists them.", f"/fields/{place}")
+    request = Request(
+        history=[entry if isinstance(entry, str) else entry.item_id for entry in sent.history],
+        k=sent.k,
+        exclude=sent.exclude,
+        exclude_history=sent.exclude_history,
+        num_beams=sent.num_beams,
+        fallback=sent.fallback,
+    )
+    recommender.validate(request)
+    return request
+
+
+def to_answer(
+    answer: Answer, sent: RecommendRequest, recommender: Recommender, request_id: str, timing: TimingMs
+) -> RecommendAnswer:
+    """What is sent back for an answer."""
+    catalog = recommender.bundle.catalog
+    return RecommendAnswer(
+        request_id=request_id,
+        bundle=bundle_name(recommender),
+        items=[
+            RecommendedItem(
+                rank=rank,
+                item_id=item.item_id,
+                score=item.score,
+                probability=item.probability,
+                semantic_id=list(item.semantic_id),
+                source=item.source,
+                metadata=catalog.describe(item.row, sent.fields),
+            )
+            for rank, item in enumerate(answer.items, start=1)
+        ],
+        catalog_version=CATALOG_VERSION,
+        history_used=answer.history_used,
+        unknown_items=list(answer.unknown_items),
+        truncated=answer.truncated,
+        exact=answer.exact,
+        timing_ms=timing,
+    )
+
+
+def to_item(recommender: Recommender, row: int) -> Item:
+    """An item of the catalog as sent."""
+    catalog = recommender.bundle.catalog
+    return Item(
+        item_id=catalog.item_id(row),
+        semantic_id=list(catalog.semantic_id(row)),
+        popularity=int(catalog.popularity[row]),
+        metadata=catalog.describe(row),
+    )
+
+
+def bundle_name(recommender: Recommender) -> BundleName:
+    """Which bundle the recommender serves."""
+    manifest = recommender.bundle.manifest
+    return BundleName(name=manifest.name, version=manifest.version)

@@ -1,0 +1,266 @@
+"""A recommender without a model that can be told to wait, fail or die, and a service around it.
+
+Its catalog, manifest and checks are the real ones; its answer to every history is the most popular items, marked as the
+model's.
+"""
+
+import asyncio
+import json
+import threading
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import httpx
+import numpy as np
+import pyarrow as pa
+from fastapi import FastAPI
+
+from genrec.bundle import Generation, Manifest, PromptPieces
+from genrec.errors import EngineError
+from genrec.recommender import Answer, Recommender, Request, ScoredItem, Timing
+from genrec.semantic_id import Catalog
+from service.app import create_app
+from service.settings import Settings
+
+BREAKS = "breaks"
+"""A history with this id raises what a library would."""
+UNANSWERABLE = "unanswerable"
+"""A history with this id raises EngineError."""
+KILLS = "kills"
+"""A history with this id ends the thread."""
+HANGS = "hangs"
+"""A history with this id never comes back."""
+
+MAX_K, MAX_HISTORY_ITEMS = 20, 5
+
+
+def small_catalog() -> Catalog:
+    """Twelve items on a 3 × 2 × 2 tree, in path order; the item in row 7 is the most popular."""
+    codes = np.array([[a, b, c] for a in range(3) for b in range(2) for c in range(2)], dtype=np.int32)
+    item_ids = [str(row) for row in range(10)] + ["films/alien?", "é🎬"]
+    titles = ["Star Wars", "Wars of Stars", "The Star", "Mustard", "Alien", "Aliens", None, "Fargo", "Brazil", "Ran"]
+    metadata = pa.table(
+        {
+            "title": [*titles, "Alien Director's Cut", "Amélie"],
+            "year": [1977 + row for row in range(12)],
+            "genres": [["Drama"]] * 12,
+        }
+    )
+    popularity = np.array([3, 9, 1, 4, 5, 2, 6, 50, 3, 8, 7, 0])
+    return Catalog(pa.array(item_ids), codes, popularity, metadata)
+
+
+def small_manifest() -> Manifest:
+    return Manifest(
+        name="small",
+        version="0123456789ab",
+        created_at="2026-11-24T00:00:00+00:00",
+        architecture="causal",
+        num_levels=3,
+        codebook_sizes=(3, 2, 2),
+        item_token_ids=((10, 11, 12), (13, 14), (15, 16)),
+        prompt=PromptPieces(max_history_items=MAX_HISTORY_ITEMS),
+        decoder_prefix_ids=(),
+        generation=Generation(num_beams=10, max_k=MAX_K),
+        dtype="float32",
+    )
+
+
+@dataclass(frozen=True)
+class FakeBundle:
+    catalog: Catalog = field(default_factory=small_catalog)
+    manifest: Manifest = field(default_factory=small_manifest)
+
+
+class FakeRecommender:
+    """Answers at once unless its gate is closed.
+
+    Attributes:
+        asked: every call, as the model saw it.
+        gate: closed, the model computes until it opens.
+        entered: set when the model begins to compute.
+    """
+
+    device, dtype, engine_name = "cpu", "float32", "fake"
+    max_num_beams = Recommender.max_num_beams
+    validate = Recommender.validate
+
+    def __init__(self) -> None:
+        self.bundle = FakeBundle()
+        self.asked: list[list[Request]] = []
+        self.threads: set[str] = set()
+        self.entered = threading.Event()
+        self.gate = threading.Event()
+        self.gate.set()
+
+    @property
+    def computed(self) -> int:
+        """How many requests reached the model."""
+        return sum(map(len, self.asked))
+
+    def recommend(self, requests: Sequence[Request]) -> list[Answer]:
+        self.asked.append(list(requests))
+        self.threads.add(threading.current_thread().name)
+        self.entered.set()
+        self.gate.wait()
+        return [self._answer(request) for request in requests]
+
+    def _answer(self, request: Request) -> Answer:
+        if BREAKS in request.history:
+            raise RuntimeError(f"CUDA error at 0xdeadbeef in /opt/lib for {request.history}")
+        if UNANSWERABLE in request.history:
+            raise EngineError("the model gave a score that is not finite.")
+        if HANGS in request.history:
+            threading.Event().wait()
+        if KILLS in request.history:
+            raise SystemExit(3)
+        catalog = self.bundle.catalog
+        known = [row for item_id in request.history if (row := catalog.row(item_id)) is not None]
+        rows = [int(row) for row in catalog.most_popular() if catalog.item_id(int(row)) not in request.exclude]
+        if request.exclude_history is not False:
+            rows = [row for row in rows if row not in known]
+        if not known and request.fallback == "none":
+            rows = []
+        return Answer(
+            items=tuple(self._item(row, place, bool(known)) for place, row in enumerate(rows[: request.k])),
+            history_used=min(len(known), MAX_HISTORY_ITEMS),
+            unknown_items=tuple(item_id for item_id in request.history if catalog.row(item_id) is None),
+            truncated=len(known) > MAX_HISTORY_ITEMS,
+            exact=True if known else None,
+            timing=Timing(encode_ms=0.25, decode_ms=1.5),
+        )
+
+    def _item(self, row: int, place: int, from_model: bool) -> ScoredItem:
+        catalog = self.bundle.catalog
+        if not from_model:
+            return ScoredItem(catalog.item_id(row), row, catalog.semantic_id(row), None, None, "popular")
+        return ScoredItem(catalog.item_id(row), row, catalog.semantic_id(row), -0.5 - place, 0.5**place, "model")
+
+
+def some_settings(**changes: Any) -> Settings:
+    return Settings(**{"bundle": Path("bundles/small"), **changes})
+
+
+@dataclass(frozen=True)
+class Running:
+    """A service with its lifespan begun.
+
+    Attributes:
+        ended: the exit codes that the service ended its process with.
+    """
+
+    app: FastAPI
+    client: httpx.AsyncClient
+    recommender: FakeRecommender
+    ended: list[int]
+
+    async def recommend(self, *history: str, **fields: Any) -> httpx.Response:
+        return await self.client.post("/recommend", json={"history": list(history), **fields})
+
+    async def metric(self, sample: str) -> float:
+        """The value of one sample, e.g. `genrec_rejected_total{reason="overloaded"}`; 0 if there is none."""
+        lines = (await self.client.get("/metrics")).text.splitlines()
+        return next((float(line.rpartition(" ")[2]) for line in lines if line.rpartition(" ")[0] == sample), 0.0)
+
+    @property
+    def depth(self) -> int:
+        return self.app.state.service.inference.depth
+
+
+@asynccontextmanager
+async def serving(
+    *, load: Callable[..., object] | None = None, until: str | None = "ready", **settings: Any
+) -> AsyncIterator[Running]:
+    """A service in this process, in its state `until`; without until, just begun."""
+    recommender = FakeRecommender()
+    ended: list[int] = []
+    loader = load or (lambda *_, **__: recommender)
+    app = create_app(some_settings(**settings), cast("Callable[..., Recommender]", loader), ended.append)
+    # raise_app_exceptions: an exception that leaves the application is a failure of the test
+    transport = httpx.ASGITransport(app, raise_app_exceptions=True)
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=transport, base_url="http://test") as client,
+    ):
+        running = Running(app, client, recommender, ended)
+        if until:
+            await eventually(lambda: app.state.service.inference.state == until)
+        try:
+            yield running
+        finally:
+            recommender.gate.set()
+
+
+async def eventually(condition: Callable[[], object], within_s: float = 5.0) -> None:
+    """Wait until a condition holds.
+
+    Raises:
+        TimeoutError: it does not.
+    """
+    async with asyncio.timeout(within_s):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+JSON = ((b"content-type", b"application/json"),)
+
+
+@dataclass(frozen=True)
+class Reply:
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        """The body, refused if it is not JSON to the letter."""
+
+        def refuse(constant: str) -> None:
+            raise AssertionError(f"{constant} in a reply")
+
+        return json.loads(self.body, parse_constant=refuse)
+
+
+async def send_raw(
+    app: FastAPI,
+    body: bytes | Iterable[bytes],
+    *,
+    path: str = "/recommend",
+    method: str = "POST",
+    headers: Sequence[tuple[bytes, bytes]] = JSON,
+) -> Reply:
+    """One request as bare ASGI messages: bytes no client library would send, and quicker. Chunks are drawn as read."""
+
+    def received() -> Iterator[dict[str, Any]]:
+        for chunk in [body] if isinstance(body, bytes) else body:
+            yield {"type": "http.request", "body": chunk, "more_body": True}
+        yield {"type": "http.request", "body": b"", "more_body": False}
+
+    messages = received()
+    sent: list[dict[str, Any]] = []
+
+    async def receive() -> dict[str, Any]:
+        message = next(messages, None)
+        if message is None:
+            await asyncio.Event().wait()
+        return cast(dict[str, Any], message)
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {
+        "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": method, "scheme": "http",
+        "path": path, "raw_path": path.encode(), "query_string": b"", "root_path": "", "headers": list(headers),
+        "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 80),
+    }  # fmt: skip
+    await app(scope, receive, send)
+    names = [name.decode() for name, _ in sent[0]["headers"]]
+    assert len(names) == len(set(names)), "a header twice"
+    return Reply(
+        sent[0]["status"],
+        {name.decode(): value.decode("latin-1") for name, value in sent[0]["headers"]},
+        b"".join(message.get("body", b"") for message in sent[1:]),
+    )

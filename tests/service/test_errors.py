@@ -1,0 +1,67 @@
+import json
+
+import pytest
+from starlette.exceptions import HTTPException
+
+from genrec.errors import BundleError, DataError, EngineError, GenrecError, InputError, RequestError, TrainingError
+from service import errors
+from service.errors import http_exception_response, problem_of, problem_response
+
+STATUSES = {
+    RequestError: 422,
+    errors.MalformedBody: 400,
+    errors.UnknownItem: 404,
+    errors.BodyTooLarge: 413,
+    errors.UnsupportedMedia: 415,
+    errors.HeadersTooLarge: 431,
+    errors.Overloaded: 429,
+    errors.NotReady: 503,
+    errors.DeadlineExceeded: 504,
+    EngineError: 500,
+    BundleError: 500,
+    DataError: 500,
+    InputError: 500,
+    TrainingError: 500,
+    GenrecError: 500,
+}
+
+
+@pytest.mark.parametrize("kind", STATUSES)
+def test_each_error_has_its_status(kind):
+    reply = problem_response(kind("x"), "id")
+    assert reply.status_code == STATUSES[kind] == json.loads(reply.body)["status"]
+    assert reply.headers["content-type"] == "application/problem+json"
+
+
+def test_every_error_of_the_service_is_in_the_table():
+    own = {kind for kind in vars(errors).values() if isinstance(kind, type) and kind.__module__ == "service.errors"}
+    assert {kind for kind in own if issubclass(kind, GenrecError)} == set(errors.KINDS) - {RequestError}
+
+
+def test_our_own_failures_do_not_say_why():
+    secret = "CUDA error at 0xdeadbeef in /opt/lib"
+    assert secret not in problem_of(EngineError(secret), "id").model_dump_json()
+
+
+def test_overload_and_not_ready_say_when_to_come_back():
+    for kind in (errors.Overloaded, errors.NotReady):
+        assert int(problem_response(kind("x"), "id").headers["retry-after"]) > 0
+
+
+def test_a_request_that_is_not_read_to_its_end_closes_the_connection():
+    assert problem_response(errors.BodyTooLarge("x"), "id").headers["connection"] == "close"
+
+
+def test_the_pointer_is_there_only_where_there_is_one():
+    assert problem_of(RequestError("x", "/k"), "id").pointer == "/k"
+    assert "pointer" not in json.loads(problem_response(errors.Overloaded("x"), "id").body)
+
+
+def test_a_long_sentence_is_cut():
+    assert len(problem_response(RequestError("x" * 100_000), "id").body) < 2_048
+
+
+def test_what_the_framework_refuses_is_a_problem_too():
+    reply = http_exception_response(HTTPException(405, headers={"Allow": "GET"}), "id")
+    assert reply.headers["allow"] == "GET"
+    assert json.loads(reply.body)["code"] == "method_not_allowed"

@@ -1,0 +1,84 @@
+"""The document that callers generate their clients from. A field that appears or leaves changes this file."""
+
+import pytest
+
+from service.app import create_app
+from tests.service.fakes import serving, some_settings
+
+ROUTES = {
+    "/recommend": {"post"},
+    "/v1/recommend": {"post"},
+    "/v1/recommend/batch": {"post"},
+    "/v1/items": {"get"},
+    "/v1/items/{item_id}": {"get"},
+    "/v1/items/{item_id}/similar": {"get"},
+    "/health": {"get"},
+    "/ready": {"get"},
+    "/info": {"get"},
+    "/metrics": {"get"},
+}
+REQUEST = {
+    "history", "k", "exclude_history", "exclude", "fields", "num_beams", "fallback", "request_id", "timeout_ms",
+}  # fmt: skip
+WITH_BODY = {"200", "400", "413", "415", "422", "429", "431", "500", "503", "504"}
+
+
+@pytest.fixture(scope="module")
+def document():
+    return create_app(some_settings()).openapi()
+
+
+def test_the_paths_are_the_agreed_ones(document):
+    assert {path: set(verbs) for path, verbs in document["paths"].items()} == ROUTES
+
+
+def test_the_request_has_the_fields_that_work_and_no_other(document):
+    schema = document["components"]["schemas"]["RecommendRequest"]
+    assert set(schema["properties"]) == REQUEST
+    assert schema["required"] == ["history"]
+    assert schema["additionalProperties"] is False
+
+
+def test_every_error_is_a_problem_document(document):
+    for path, verbs in document["paths"].items():
+        for operation in verbs.values():
+            for status, reply in operation["responses"].items():
+                if status != "200":
+                    assert list(reply["content"]) == ["application/problem+json"], (path, status)
+                    assert reply["content"]["application/problem+json"]["schema"]["$ref"].endswith("/Problem")
+    for path in ("/recommend", "/v1/recommend", "/v1/recommend/batch"):
+        assert set(document["paths"][path]["post"]["responses"]) == WITH_BODY
+
+
+def test_every_reference_leads_somewhere(document):
+    types = document["components"]["schemas"]
+
+    def references(part):
+        if isinstance(part, dict):
+            yield from [part["$ref"]] if "$ref" in part else []
+            for inner in part.values():
+                yield from references(inner)
+        elif isinstance(part, list):
+            for inner in part:
+                yield from references(inner)
+
+    named = {reference.rpartition("/")[2] for reference in references(document)}
+    assert named <= set(types)
+    assert set(types) - named == set(), "no type that nothing uses"
+
+
+@pytest.mark.anyio
+async def test_answers_have_no_field_that_is_not_documented(document):
+    types = document["components"]["schemas"]
+    async with serving() as running:
+        pairs = {
+            "RecommendAnswer": await running.recommend("1"),
+            "Problem": await running.recommend("1", k=0),
+            "BatchAnswer": await running.client.post("/v1/recommend/batch", json={"requests": [{"history": []}]}),
+            "ItemList": await running.client.get("/v1/items"),
+            "Item": await running.client.get("/v1/items/7"),
+            "SimilarItems": await running.client.get("/v1/items/7/similar"),
+            "Info": await running.client.get("/info"),
+        }
+    for name, reply in pairs.items():
+        assert set(reply.json()) == set(types[name]["properties"]), name

@@ -1,0 +1,77 @@
+import inspect
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from genrec.errors import InputError, RecipeError
+from training import commands, stages
+from training.stage import Stage, StageContext
+
+
+@pytest.fixture(autouse=True)
+def two_stages(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """In place of the real ones: prepare writes the seed, seal copies it."""
+
+    def prepare(context: StageContext) -> None:
+        (context.output / "out.txt").write_text(str(context.recipe.seed))
+
+    def seal(context: StageContext) -> None:
+        (context.output / "manifest.json").write_text((context.inputs["prepare"] / "out.txt").read_text())
+
+    made = (
+        Stage("prepare", (), lambda recipe: recipe.prepare, prepare),
+        Stage("seal", ("prepare",), lambda recipe: recipe.prepare, seal),
+    )
+    monkeypatch.setattr(stages, "STAGES", made)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("RANK", raising=False)
+
+
+def call(command: object, *arguments: str) -> str:
+    app = typer.Typer()
+    app.command()(command)  # type: ignore[type-var]
+    result = CliRunner().invoke(app, arguments, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def test_training_runs_all_stages_and_publishes_the_last(tmp_path: Path) -> None:
+    said = call(commands.train, "tiny-causal", "--output", "bundles/mine", "--set", "seed=5")
+    assert "bundle: bundles/mine" in said
+    assert (tmp_path / "bundles" / "mine" / "manifest.json").read_text() == "5"
+    assert [path.name for path in (tmp_path / "bundles" / "mine").iterdir()] == ["manifest.json"]
+    assert (tmp_path / "runs" / "tiny-causal" / "prepare").is_dir()
+
+
+def test_a_taken_destination_is_refused_before_anything_runs(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(InputError, match="--replace"):
+        call(commands.train, "tiny-causal", "--output", "mine")
+    assert not (tmp_path / "runs").exists()
+    call(commands.train, "tiny-causal", "--output", "mine", "--replace")
+
+
+def test_a_stages_command_stops_at_the_stage(tmp_path: Path) -> None:
+    assert "prepare: elsewhere/prepare" in call(commands.prepare, "tiny-causal", "--work", "elsewhere")
+    assert not (tmp_path / "elsewhere" / "seal").exists()
+    assert "unchanged, skipped" in call(commands.seal, "tiny-causal", "--work", "elsewhere")
+
+
+def test_errors_are_left_to_the_console_command() -> None:
+    with pytest.raises(RecipeError):
+        call(commands.prepare, "nowhere")
+    with pytest.raises(InputError, match="no stage 'merge'"):
+        call(commands.merge, "tiny-causal")
+
+
+def test_every_stage_command_says_what_it_does() -> None:
+    assert "stage embed" in (inspect.getdoc(commands.embed) or "")
+
+
+def test_other_ranks_neither_publish_nor_speak(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    call(commands.seal, "tiny-causal")
+    monkeypatch.setenv("RANK", "1")
+    assert call(commands.train, "tiny-causal", "--output", "mine") == ""
+    assert not (tmp_path / "mine").exists()
