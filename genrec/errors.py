@@ -5,12 +5,13 @@ GenrecError
 │   ├── RecipeError       a training recipe
 │   ├── DataError         interactions, items, codes
 │   └── RequestError      a request to recommend; `pointer` is the JSON pointer of the field
+├── LockedError           another run holds what this one would write
 ├── BundleError           a bundle is damaged, inconsistent or not ours; it is not loaded
 ├── TrainingError         a proof that the training run owes did not hold (gradient, merge, leak)
 └── EngineError           the model could not answer: non-finite scores, out of memory, a dead thread
 
 Each class carries the exit code of a command that ends with it (design: 0 done, 2 usage, 65 input or bundle refused,
-70 engine failed). HTTP statuses live in `service/errors.py`: the domain knows no HTTP.
+70 engine failed, 75 locked). HTTP statuses live in `service/errors.py`: the domain knows no HTTP.
 """
 
 
@@ -46,6 +47,12 @@ class RequestError(InputError):
     def __init__(self, message: str, pointer: str = "") -> None:
         super().__init__(message)
         self.pointer = pointer
+
+
+class LockedError(GenrecError):
+    """Another run holds what this one would write."""
+
+    exit_code = 75
 
 
 class BundleError(GenrecError):

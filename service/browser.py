@@ -4,7 +4,6 @@ N items, L levels. Both are one pass of vectorised comparisons over a column; ca
 millions of items, so they run off the event loop.
 """
 
-import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,8 +12,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from genrec.semantic_id import Catalog
-
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 MAX_WORDS = 8
 """Words of a query that count."""
@@ -47,11 +44,6 @@ class CatalogBrowser:
         # A space in front: where a word begins is then a plain substring.
         self._titles = pc.binary_join_element_wise("", pc.utf8_lower(pc.fill_null(titles, "")), " ")
 
-    def row(self, item_id: str) -> int | None:
-        """The row of an id that anyone may have typed, or None."""
-        # No id holds a control character, and the id trie cannot be asked for one that holds NUL.
-        return None if _CONTROL.search(item_id) else self.catalog.row(item_id)
-
     def search(self, query: str, limit: int) -> Matches:
         """Items whose title (whose id, in a catalog without text) holds every word of `query`.
 
@@ -63,7 +55,7 @@ class CatalogBrowser:
         rows = np.flatnonzero(self._hold(words))
         begins = self._hold([f" {word}" for word in words])[rows]
         rows = rows[np.lexsort((rows, -self.catalog.popularity[rows], ~begins))]
-        named = self.row(query.strip())
+        named = self.catalog.row(query.strip())
         if named is None:
             return Matches(rows[:limit].tolist(), len(rows))
         others = rows[rows != named]

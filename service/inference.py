@@ -78,9 +78,7 @@ class InferenceThread:
         self._stall_timeout_s = stall_timeout_s
         self._hang_timeout_s = hang_timeout_s
         self._change = threading.Condition()
-        self._waiting: dict[
-            _Job, None
-        ] = {}  # in order of admission; a dict so that one that is given up leaves at once
+        self._waiting: dict[_Job, None] = {}  # by admission; a dict, so that one who leaves need not be looked for
         self._running: _Job | None = None
         self._admitted = 0
         self._silent_since: float | None = None  # when the model began what it does now
@@ -101,7 +99,7 @@ class InferenceThread:
             self._change.notify_all()
         if listens:
             self._thread.join(timeout_s)
-        self._give_up(NotReady("The service is stopping."))
+        self._give_up("The service is stopping.")
 
     @property
     def alive(self) -> bool:
@@ -178,7 +176,7 @@ class InferenceThread:
             self._change.notify_all()
         with suppress(InvalidStateError):
             self.loaded.set_exception(error)
-        self._give_up(NotReady("The engine failed before it could answer."))
+        self._give_up("The engine failed before it could answer.")
 
     def _admit(self, job: _Job) -> _Job:
         with self._change:
@@ -198,11 +196,11 @@ class InferenceThread:
             self._waiting.pop(job, None)
             self._admitted -= len(job.requests)
 
-    def _give_up(self, error: GenrecError) -> None:
+    def _give_up(self, reason: str) -> None:
         with self._change:
             pending = [*self._waiting, *([self._running] if self._running else [])]
         for job in pending:
-            _settle(job, error)
+            _settle(job, NotReady(reason))
 
     def _live(self) -> None:
         try:

@@ -20,7 +20,7 @@ def configure_logs(log_format: Literal["auto", "json", "console"], stream: TextI
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
-        structlog.stdlib.add_logger_name,
+        *([] if people else [structlog.stdlib.add_logger_name]),  # a line for people ends where it can be copied
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     structlog.configure(

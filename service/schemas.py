@@ -54,6 +54,8 @@ HistoryEntry = Annotated[
 class RecommendRequest(_Sent):
     """A user's history and what is wanted for it. Only `history` is required."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [{"history": ["50", "181"], "k": 10}]})
+
     history: Annotated[list[HistoryEntry], Field(max_length=MAX_LIST_ITEMS, fail_fast=True)] = Field(
         description="Item ids, oldest first. Unknown ones are dropped and listed, then the newest are kept."
     )

@@ -19,6 +19,8 @@ from genrec.errors import InputError
 from service.schemas import MAX_LIST_ITEMS
 
 PREFIX = "GENREC_"
+_NOT_OURS = ["GENREC_CACHE_DIR"]
+"""Variables of the same family that training reads; set for a whole shell, they are no mistake here."""
 
 
 class Settings(BaseSettings):
@@ -27,7 +29,6 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, frozen=True, extra="forbid")
 
     bundle: Path = Field(description="The bundle to serve, a directory.")
-    bundles_dir: Path | None = Field(default=None, description="Where bundles lie; the bundle's parent unless set.")
     host: str = Field(default="127.0.0.1", min_length=1)
     port: int = Field(default=8000, ge=0, le=65_535, description="0 takes a free one.")
     auth: Literal["", "open"] = Field(default="", description='"open" lets anyone in who can reach the address.')
@@ -106,7 +107,7 @@ def read_settings(flags: Mapping[str, Any]) -> Settings:
 
 def _refuse_unknown_names(environment: Mapping[str, str]) -> None:
     # pydantic-settings checks only the names in a .env file: GENREC_PROT=9000 would serve on 8000 without a word.
-    known = [PREFIX + name.upper() for name in Settings.model_fields]
+    known = [PREFIX + name.upper() for name in Settings.model_fields] + _NOT_OURS
     for name in sorted(environment):
         if name.upper().startswith(PREFIX) and name.upper() not in known:
             nearest = difflib.get_close_matches(name.upper(), known, n=1, cutoff=0)[0]

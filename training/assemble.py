@@ -19,7 +19,7 @@ from genrec.semantic_id import Catalog
 from training.recipe import Recipe
 from training.sequences import load_sequences
 from training.stage import Stage, StageContext
-from training.vocabulary import prompt_ids, read_codes, read_item_tokens, save_checkpoint
+from training.vocabulary import decoder_prefix, prompt_ids, read_codes, read_item_tokens, save_checkpoint
 
 LIBRARIES = ("genrec", "torch", "transformers", "peft", "numpy")
 
@@ -30,7 +30,6 @@ def run(context: StageContext) -> None:
     model = _stored_model(context)
     tokens = read_item_tokens(inputs["vocabulary"])
     tokenizer = load_tokenizer(inputs["merge"] / "model")
-    config = json.loads((model / "config.json").read_text(encoding="utf-8"))
     manifest = Manifest(
         name=recipe.name,
         architecture=recipe.model.architecture,
@@ -41,7 +40,7 @@ def run(context: StageContext) -> None:
             **prompt_ids(tokenizer, recipe.prompt),  # type: ignore[arg-type]  # three tuples of ids
             max_history_items=recipe.prompt.max_history_items,
         ),
-        decoder_prefix_ids=(config["decoder_start_token_id"],) if recipe.model.architecture == "seq2seq" else (),
+        decoder_prefix_ids=decoder_prefix(model, recipe.model.architecture),
         generation=Generation(
             num_beams=recipe.bundle.num_beams,
             length_penalty=recipe.bundle.length_penalty,
@@ -109,16 +108,25 @@ def _quantizer(context: StageContext) -> Path:
     """Codebooks and the embedder's description, gathered in one directory."""
     gathered = context.output / "quantizer"
     gathered.mkdir()
-    for stage, names in (("quantize", ("quantizer.json", "codebooks.safetensors")), ("embed", ("embedder.json",))):
+    parts = {
+        "quantize": ("quantizer.json", "codebooks.safetensors"),
+        "embed": ("embedder.json", "embedder.safetensors"),
+    }
+    for stage, names in parts.items():
         for name in names:
             if (context.inputs[stage] / name).is_file():
                 shutil.copyfile(context.inputs[stage] / name, gathered / name)
     return gathered
 
 
+def _section(recipe: Recipe) -> object:
+    names = ("name", "model", "prompt", "pretrain", "finetune", "bundle")
+    return {name: getattr(recipe, name) for name in names}
+
+
 STAGE = Stage(
     name="assemble",
     needs=("prepare", "embed", "quantize", "vocabulary", "merge"),
-    section=lambda recipe: recipe,
+    section=_section,
     run=run,
 )

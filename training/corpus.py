@@ -15,16 +15,17 @@ from transformers import PreTrainedModel
 
 from genrec.decoding.engine import Query
 from genrec.decoding.generate import GenerateEngine
+from genrec.errors import DataError, RecipeError
 from genrec.filters import AllowedItems
 from genrec.history import HistoryEncoder, Prompt
 from genrec.item_tokens import ItemTokens
 from genrec.models import Architecture, load_tokenizer
 from genrec.trie import ItemTrie, sort_order
-from training.examples import Examples, LastItemExamples, WindowExamples
+from training.examples import Examples, LastItemExamples, MaskedExamples, WindowExamples
 from training.recipe import Recipe
 from training.recipe_model import Fitting
 from training.sequences import EvaluationCase, Sequences, load_sequences
-from training.vocabulary import prompt_ids, read_codes, read_item_tokens
+from training.vocabulary import decoder_prefix, prompt_ids, read_codes, read_item_tokens
 
 RECALL_AT = 10
 RECALL_BEAMS = 20
@@ -40,40 +41,72 @@ class Corpus:
         tokens: which token id stands for which code.
         encoder: item rows -> ids.
         architecture: of the model that will read them.
-        seed: draws the validation users.
+        decoder_prefix_ids: what the decoder starts with; empty for causal models.
+        mask_id: the tokenizer's unknown token, if it has one.
+        seed: draws the validation users, the places of windows and the items to hide.
     """
 
     sequences: Sequences
     tokens: ItemTokens
     encoder: HistoryEncoder
     architecture: Architecture
+    decoder_prefix_ids: tuple[int, ...]
+    mask_id: int | None
     seed: int
 
     @classmethod
     def load(cls, inputs: Mapping[str, Path], recipe: Recipe) -> "Corpus":
         """Read the results of `prepare`, `quantize` and `vocabulary`."""
         tokens = read_item_tokens(inputs["vocabulary"])
+        model, architecture = inputs["vocabulary"] / "model", recipe.model.architecture
         codes = read_codes(inputs["quantize"]).drop("item_id").to_numpy().astype(np.int32)
-        pieces = prompt_ids(load_tokenizer(inputs["vocabulary"] / "model"), recipe.prompt)
+        tokenizer = load_tokenizer(model)
+        pieces = prompt_ids(tokenizer, recipe.prompt)
         prompt = Prompt(**pieces, max_history_items=recipe.prompt.max_history_items)  # type: ignore[arg-type]  # ids
         encoder = HistoryEncoder(prompt, tokens.paths(codes))
-        return cls(load_sequences(inputs["prepare"]), tokens, encoder, recipe.model.architecture, recipe.seed)
-
-    @property
-    def decoder_prefix_ids(self) -> tuple[int, ...]:
-        """What the decoder starts with; the models that we make and T5 start with the pad token."""
-        return (0,) if self.architecture == "seq2seq" else ()
+        sequences = load_sequences(inputs["prepare"])
+        prefix = decoder_prefix(model, architecture)
+        return cls(sequences, tokens, encoder, architecture, prefix, tokenizer.unk_token_id, recipe.seed)
 
     def training_examples(self, settings: Fitting) -> Examples:
-        """From the training part of each history only."""
+        """From the training part of each history only.
+
+        Raises:
+            DataError: nobody has two training items, so nothing follows anything.
+            RecipeError: items are to be hidden, and the tokenizer has no token for it.
+        """
         sequences = [sequence for sequence in self.sequences.training_sequences() if len(sequence) > 1]
-        if settings.examples == "window":
-            return WindowExamples(self.encoder, sequences)
-        return LastItemExamples(self.encoder, self.architecture, sequences, [1] * len(sequences))
+        if not sequences:
+            raise DataError(
+                "no user has two training interactions, so there is nothing to learn from; give longer histories, or "
+                "lower the filters of [prepare]."
+            )
+        examples: Examples = (
+            WindowExamples(self.encoder, sequences, self.seed)
+            if settings.examples == "window"
+            else LastItemExamples(self.encoder, self.architecture, sequences, [1] * len(sequences))
+        )
+        if not settings.mask_share:
+            return examples
+        if self.mask_id is None:
+            raise RecipeError(
+                "mask_share hides items behind the tokenizer's unknown token, and it has none; set it to 0."
+            )
+        ids = np.unique(np.concatenate([np.asarray(level) for level in self.tokens.token_ids]))
+        return MaskedExamples(examples, ids, self.tokens.num_levels, settings.mask_share, self.mask_id, self.seed)
 
     def validation_examples(self, num_users: int) -> LastItemExamples:
-        """The validation items of some users, each after the training part of its history."""
+        """The validation items of some users, each after the training part of its history.
+
+        Raises:
+            DataError: there are none, and training would not know when to stop.
+        """
         cases = self.validation_cases(num_users)
+        if not cases:
+            raise DataError(
+                "no user has a validation item after a training item; best weights are chosen on validation, so give "
+                "[prepare] a split that has some."
+            )
         whole = [np.append(case.history, np.int32(case.target)) for case in cases]
         return LastItemExamples(self.encoder, self.architecture, whole, [len(sequence) - 1 for sequence in whole])
 

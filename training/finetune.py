@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, set_seed
 
 from genrec.models import load_tokenizer
 from training.corpus import Corpus
@@ -22,7 +22,6 @@ from training.stage import Stage, StageContext
 from training.vocabulary import load_trainable, save_checkpoint
 
 PROBE = "probe.safetensors"
-PROBE_USERS = 8
 # What the Trainer keeps for resuming; some of it is pickled, none of it belongs in a result.
 _RESUME_FILES = ("*.pt", "*.pth", "*.bin", "trainer_state.json")
 
@@ -33,6 +32,7 @@ def run(context: StageContext) -> None:
     corpus = Corpus.load(context.inputs, context.recipe)
     source = context.inputs["pretrain"] / "model"
     model: PreTrainedModel = load_trainable(source, corpus.architecture)
+    set_seed(context.recipe.seed)  # LoRA is drawn; not from wherever the stages before have left the generator
     if settings.method == "lora":
         used = np.unique(corpus.encoder.paths).tolist()
         model = add_lora(model, settings.lora, corpus.architecture, used)
@@ -58,9 +58,9 @@ def run(context: StageContext) -> None:
         recall = corpus.recall()(model)
         progress.say(f"finetune: validation recall@10 {recall:.4f} on all users")
         _save(model, source, context.output, lora=settings.method == "lora")
-        longest = sorted(corpus.sequences.training_sequences(), key=len)[-PROBE_USERS:]
-        Probe.of(model, corpus.encoder, corpus.architecture, longest).save(context.output / PROBE)
+        Probe.of(model, corpus.encoder, corpus.architecture).save(context.output / PROBE)
         write_fit(context.output, result, recall)
+        _tidy(context.output / "checkpoints", lora=settings.method == "lora")
 
 
 def _trainable_share(model: PreTrainedModel) -> str:
@@ -75,7 +75,10 @@ def _save(model: PreTrainedModel, source: Path, output: Path, *, lora: bool) -> 
         model.save_pretrained(output / "adapter", save_embedding_layers=False)
     else:
         save_checkpoint(model, load_tokenizer(source), output / "model")
-    checkpoints = output / "checkpoints"
+
+
+def _tidy(checkpoints: Path, *, lora: bool) -> None:
+    """Keep of each checkpoint what `merge` can use. Last of all: before it, a run that was killed could go on."""
     if not lora:
         shutil.rmtree(checkpoints, ignore_errors=True)
     for pattern in _RESUME_FILES:

@@ -4,6 +4,7 @@ Nothing is trained and no weight is touched; the bundle then proves itself like 
 """
 
 import json
+import re
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,8 +19,9 @@ from transformers import PreTrainedTokenizerBase
 
 from genrec.bundle import Generation, Manifest, PromptPieces, load_draft, write_draft
 from genrec.bundle import seal as seal_bundle
+from genrec.bundle.manifest import NAME_PATTERN
 from genrec.bundle.write import check_target
-from genrec.errors import DataError, one_line
+from genrec.errors import DataError, InputError, one_line
 from genrec.golden import measure_reduced
 from genrec.models import check_config, load_model, load_tokenizer
 from genrec.recommender import Request
@@ -65,7 +67,7 @@ class PromptFile(BaseModel):
     max_history_items: Annotated[int, Field(ge=1)] = 20
     spelling: str = "<{letter}_{code}>"
     num_beams: Annotated[int, Field(ge=1)] = 20
-    length_penalty: float = 1.0
+    length_penalty: Annotated[float, Field(ge=0, le=8)] = 1.0
     max_k: Annotated[int, Field(ge=1)] = 100
     exclude_history: bool = True
 
@@ -78,6 +80,8 @@ def import_checkpoint(parts: Imported, output: Path, *, name: str, replace: bool
         BundleError: the checkpoint cannot be loaded strictly, or `output` is taken.
     """
     check_target(output, replace=replace)
+    if not re.fullmatch(NAME_PATTERN, name):
+        raise InputError(f"{name!r} cannot be a bundle's name; give --name of letters, digits, dot, dash, underscore.")
     prompt = read_prompt(parts.prompt)
     tokenizer = load_tokenizer(parts.tokenizer)
     config = check_config(parts.model)

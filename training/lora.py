@@ -23,6 +23,8 @@ def add_lora(model: PreTrainedModel, lora: Lora, architecture: Architecture, tok
     Raises:
         RecipeError: no module matches `target_modules`, or the model cannot take LoRA with new tokens.
     """
+    if lora.train_item_tokens:
+        _refuse_saving_what_rows_train(model, lora)
     config = LoraConfig(
         task_type=TaskType.SEQ_2_SEQ_LM if architecture == "seq2seq" else TaskType.CAUSAL_LM,
         r=lora.r,
@@ -30,6 +32,8 @@ def add_lora(model: PreTrainedModel, lora: Lora, architecture: Architecture, tok
         lora_dropout=lora.lora_dropout,
         target_modules=target_modules(lora.target_modules),
         modules_to_save=list(lora.modules_to_save) or None,
+        # else a tied matrix that is saved becomes two; T5, where PEFT cannot tie them, fails its gradient proof
+        ensure_weight_tying=bool(lora.modules_to_save) and is_tied(model) and architecture == "causal",
         trainable_token_indices=trainable_tokens(model, token_ids) if lora.train_item_tokens else None,
     )
     try:
@@ -38,13 +42,15 @@ def add_lora(model: PreTrainedModel, lora: Lora, architecture: Architecture, tok
         raise RecipeError(f"finetune.lora.target_modules = {lora.target_modules!r}: {error}") from error
 
 
-def target_modules(wanted: str | Sequence[str] | None) -> str | list[str] | None:
+def target_modules(wanted: str | Sequence[str]) -> str | list[str] | None:
     """What PEFT takes: a list of module names, one regular expression, `all-linear`, or None for the family's default.
 
     A string with nothing of a regular expression in it is one module's name; PEFT would match it against whole paths.
     """
-    if wanted is None or wanted == "all-linear":
-        return wanted
+    if wanted == "default":
+        return None
+    if wanted == "all-linear":
+        return "all-linear"
     if isinstance(wanted, str):
         return wanted if set(wanted) & set(".*+?[](){}|^$\\") else [wanted]
     return list(wanted)
@@ -67,8 +73,23 @@ def trainable_tokens(model: PreTrainedModel, token_ids: Sequence[int]) -> TokenR
             "this encoder-decoder model has an output head of its own (T5 v1.1, Flan), and LoRA cannot train its new "
             'tokens in one piece; set finetune.method = "full", or take a T5 v1.0 checkpoint.'
         )
+    return dict.fromkeys(_names_of_both_sides(model), ids)
+
+
+def _names_of_both_sides(model: PreTrainedModel) -> list[str]:
+    """Last names of the input embedding and the output head."""
     names = {id(module): name.rsplit(".", 1)[-1] for name, module in model.named_modules()}
-    return {names[id(module)]: ids for module in (model.get_input_embeddings(), model.get_output_embeddings())}
+    return [names[id(module)] for module in (model.get_input_embeddings(), model.get_output_embeddings())]
+
+
+def _refuse_saving_what_rows_train(model: PreTrainedModel, lora: Lora) -> None:
+    sides = _names_of_both_sides(model)
+    for name in lora.modules_to_save:
+        if name.rsplit(".", 1)[-1] in sides:
+            raise RecipeError(
+                f"finetune.lora.modules_to_save has {name!r}, of which the rows of item tokens are trained already; "
+                "remove it, or train the whole matrix with train_item_tokens = false."
+            )
 
 
 def adapted_modules(model: PeftModel) -> list[str]:

@@ -5,14 +5,13 @@ Serving an adapter would cost a product and a sum in every layer, and need PEFT;
 
 from pathlib import Path
 
-import numpy as np
 from peft import PeftModel
 from transformers import GenerationConfig, PreTrainedModel
 
-from genrec.errors import InputError
+from genrec.errors import InputError, RecipeError
 from genrec.models import Architecture, load_model, load_tokenizer
 from training.corpus import Corpus
-from training.finetune import PROBE, PROBE_USERS
+from training.finetune import PROBE
 from training.proof import Probe
 from training.recipe import Recipe
 from training.stage import Stage, StageContext
@@ -24,6 +23,10 @@ def run(context: StageContext) -> None:
     recipe, finetuned = context.recipe, context.inputs["finetune"]
     architecture = recipe.model.architecture
     if recipe.finetune.method == "full":
+        if recipe.merge.checkpoint != "best":
+            raise RecipeError(
+                'merge.checkpoint chooses an adapter; finetune.method = "full" keeps only the best model.'
+            )
         source, probe = finetuned / "model", Probe.load(finetuned / PROBE)
         merged = load_trainable(source, architecture)
     else:
@@ -66,12 +69,8 @@ def save_merged(merged: PreTrainedModel, source: Path, target: Path, architectur
     config = merged.config
     config.use_cache = True
     # Nothing that a base model's author liked for sampling may come along, only what the ids mean.
-    merged.generation_config = GenerationConfig(
-        pad_token_id=config.pad_token_id,
-        eos_token_id=config.eos_token_id,
-        bos_token_id=config.bos_token_id,
-        decoder_start_token_id=getattr(config, "decoder_start_token_id", None),
-    )
+    names = ("pad_token_id", "eos_token_id", "bos_token_id", "decoder_start_token_id")
+    merged.generation_config = GenerationConfig(**{name: getattr(config, name, None) for name in names})
     save_checkpoint(merged, load_tokenizer(source), target)
     return probe.require(load_model(target, architecture))
 
@@ -81,8 +80,7 @@ def _probe(context: StageContext, live: PeftModel) -> Probe:
     if context.recipe.merge.checkpoint == "best":
         return Probe.load(context.inputs["finetune"] / PROBE)
     corpus = Corpus.load(context.inputs, context.recipe)
-    longest = sorted(corpus.sequences.training_sequences(), key=len)[-PROBE_USERS:]
-    return Probe.of(live, corpus.encoder, corpus.architecture, [np.asarray(sequence) for sequence in longest])
+    return Probe.of(live, corpus.encoder, corpus.architecture)
 
 
 def _section(recipe: Recipe) -> object:

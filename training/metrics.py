@@ -166,13 +166,16 @@ def bootstrap(values: FloatArray, *, seed: int, resamples: int = 2000, level: fl
     return Interval(float(values.mean()), float(low), float(high))
 
 
-def ranking_metrics(ranks: Ranks, *, seed: int, cutoffs: Sequence[int] = (5, 10)) -> dict[str, Interval]:
+def ranking_metrics(
+    ranks: Ranks, *, seed: int, cutoffs: Sequence[int] = (5, 10), resamples: int = 2000
+) -> dict[str, Interval]:
     """Recall and NDCG at each cut-off, as ``{"recall@5": …, "ndcg@5": …, "recall@10": …}``.
 
     Args:
         ranks: N users.
         seed: Of the bootstrap.
         cutoffs: Lengths of list.
+        resamples: Bootstrap samples.
 
     Returns:
         One interval a metric, in the order of the cut-offs.
@@ -181,7 +184,7 @@ def ranking_metrics(ranks: Ranks, *, seed: int, cutoffs: Sequence[int] = (5, 10)
         DataError: There are no users, or a cut-off is below 1.
     """
     return {
-        f"{name}@{k}": bootstrap(metric(ranks, k), seed=seed)
+        f"{name}@{k}": bootstrap(metric(ranks, k), seed=seed, resamples=resamples)
         for k in cutoffs
         for name, metric in (("recall", recall), ("ndcg", ndcg))
     }

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from genrec.errors import InputError
+from genrec.errors import InputError, LockedError
 from training.fingerprint import combined, content_sha256, sync_directory, sync_tree, tree_hashes, write_durably
 from training.processes import is_main
 from training.progress import Progress
@@ -62,7 +62,8 @@ def run_pipeline(
         until: Stop after this stage.
 
     Raises:
-        InputError: Another run holds the work directory, or `until` is no stage.
+        LockedError: Another run holds the work directory.
+        InputError: `until` is no stage.
     """
     names = [stage.name for stage in stages]
     if until is not None and until not in names:
@@ -205,7 +206,7 @@ def _locked(work: Path) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise InputError(
+            raise LockedError(
                 f"{work} is in use by another run; wait for it or give another --work directory"
             ) from error
         yield

@@ -3,7 +3,7 @@
 Both failures are silent otherwise: training goes on, loss falls, and the bundle serves rows that were never touched.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,15 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from genrec.errors import TrainingError
-from genrec.history import HistoryEncoder
+from genrec.history import IGNORE, HistoryEncoder
 from genrec.models import Architecture
 from training.examples import Collator, LastItemExamples
 
 MERGE_TOLERANCE = 1e-4
 """Largest difference of a logit between the live and the merged, saved and reloaded model, in float32."""
+
+PROVING_ITEMS = 20
+_BATCH = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,16 +63,20 @@ def covering_rows(paths: npt.NDArray[np.int32]) -> list[int]:
     return sorted({int(row) for first in firsts for row in first})
 
 
+def proving_examples(encoder: HistoryEncoder, architecture: Architecture) -> LastItemExamples:
+    """Histories that together use every item token; each, of up to 20 items, is followed by its own first item."""
+    rows = covering_rows(encoder.paths)
+    size = min(encoder.prompt.max_history_items, PROVING_ITEMS)
+    sequences = [np.array([*rows[at : at + size], rows[at]], dtype=np.int32) for at in range(0, len(rows), size)]
+    return LastItemExamples(encoder, architecture, sequences, [len(sequence) - 1 for sequence in sequences])
+
+
 def prove_gradients(model: PreTrainedModel, encoder: HistoryEncoder, architecture: Architecture) -> GradientProof:
     """Backpropagate through histories and targets that use every item token; count the rows that receive something.
 
     Gradients are cleared again. `model` is what will be trained, adapters and all.
     """
-    rows = covering_rows(encoder.paths)
-    size = min(encoder.prompt.max_history_items, 20)
-    # each history is also followed by its own first item, so that every token is target as well as input
-    sequences = [np.array([*rows[at : at + size], rows[at]], dtype=np.int32) for at in range(0, len(rows), size)]
-    examples = LastItemExamples(encoder, architecture, sequences, [len(sequence) - 1 for sequence in sequences])
+    examples = proving_examples(encoder, architecture)
     was_training = model.training
     model.eval()  # dropout could hide a row
     model.zero_grad()
@@ -103,21 +110,20 @@ def _rows_with_gradient(module: Any, token_ids: npt.NDArray[np.int32]) -> int:  
 
 @dataclass(frozen=True, eq=False)
 class Probe:
-    """A batch and the logits that the live model gave it: what a merged model must reproduce."""
+    """Prompts that use every item token, and what the live model gave: what a merged model must reproduce.
+
+    Attributes:
+        inputs: A batch of examples.
+        logits: ``(n, V)`` float32, of the n tokens that answer them.
+    """
 
     inputs: dict[str, torch.Tensor]
     logits: torch.Tensor
 
     @classmethod
-    def of(
-        cls,
-        model: nn.Module,
-        encoder: HistoryEncoder,
-        architecture: Architecture,
-        sequences: Sequence[npt.NDArray[np.int32]],
-    ) -> "Probe":
-        """Ask `model` about the last item of a few sequences."""
-        examples = LastItemExamples(encoder, architecture, sequences, [len(sequence) - 1 for sequence in sequences])
+    def of(cls, model: nn.Module, encoder: HistoryEncoder, architecture: Architecture) -> "Probe":
+        """Ask `model`."""
+        examples = proving_examples(encoder, architecture)
         inputs = Collator()([examples[index] for index in range(len(examples))])
         return cls(inputs, _logits(model, inputs))
 
@@ -157,12 +163,17 @@ class Probe:
 
 
 @torch.no_grad()
-def _logits(model: nn.Module, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+def _logits(model: Any, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:  # noqa: ANN401  (plain or PEFT's)
+    """Logits ``(n, V)`` of the labelled tokens, in the order of the batch, float32 on the CPU."""
     was_training = model.training
     model.eval()
     device = next(model.parameters()).device
-    logits: torch.Tensor = model(**{name: tensor.to(device) for name, tensor in inputs.items()}).logits
+    found = []
+    for at in range(0, len(inputs["labels"]), _BATCH):  # a large vocabulary makes large logits
+        batch = {name: tensor[at : at + _BATCH].to(device) for name, tensor in inputs.items()}
+        logits, labelled = model(**batch).logits, batch["labels"] != IGNORE
+        if not model.config.is_encoder_decoder:  # the token before a label predicts it
+            logits, labelled = logits[:, :-1], labelled[:, 1:]
+        found.append(logits[labelled].float().cpu())
     model.train(was_training)
-    if logits.shape[1] == inputs["attention_mask"].shape[1]:  # causal: what padding gives means nothing
-        logits = logits * inputs["attention_mask"][..., None].to(logits)
-    return logits.float().cpu()
+    return torch.cat(found)

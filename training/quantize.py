@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from safetensors.numpy import load_file, save_file
 
 from training.progress import Progress
-from training.quantize_collisions import collision_level, count_collisions
+from training.quantize_collisions import collision_level, count_collisions, reassign_last_code
 from training.quantize_given import GivenQuantizer
 from training.quantize_health import clusters, level_health
 from training.quantize_kmeans import RandomCodes, ResidualKMeans
@@ -39,14 +39,18 @@ def run(context: StageContext) -> None:
     made = make_quantizer(context.recipe, context.progress).quantize(ItemVectors(item_ids, vectors))
     codes, sizes, notes = made.codes, list(made.sizes), list(made.notes)
     before = count_collisions(codes)
+    if context.recipe.quantize.collisions == "reassign":
+        codes, moved = reassign_last_code(codes, vectors, made.codebooks)
+        notes.append(f"{moved:,} items were given another code of the last level, so as to share theirs with no other.")
+    left = count_collisions(codes)
     level = collision_level(codes, popularity, item_ids)
     if level is None:
         notes.append("Semantic IDs are unique; no collision level was needed.")
     else:
         codes = np.concatenate([codes, level[:, None]], axis=1)
-        sizes.append(before.largest)
+        sizes.append(left.largest)
         notes.append(
-            f"{before.items:,} items shared {before.groups:,} semantic IDs: a collision level of {before.largest} "
+            f"{left.items:,} items shared {left.groups:,} semantic IDs: a collision level of {left.largest} "
             "codes was added; within a group the most popular item has code 0."
         )
     for note in notes:

@@ -1,4 +1,4 @@
-"""Making semantic IDs unique: one more level where items share their codes.
+"""Making semantic IDs unique: other last codes, or one more level, where items share their codes.
 
 Knows codes and popularity. Knows nothing of how codes were made. Shapes: N items, L levels.
 """
@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from scipy.optimize import linear_sum_assignment
 
 from genrec.errors import DataError
-from training.quantizer import CodeArray
+from training.quantizer import CodeArray, FloatArray
 
 MAX_COLLISION_CODES = 1024
 """The codes of this level mean nothing and are learnt by heart; so many are no semantic ID any more."""
@@ -42,6 +43,31 @@ def count_collisions(codes: CodeArray) -> Collisions:
     sizes = np.bincount(group_of(codes))
     shared = sizes[sizes > 1]
     return Collisions(items=int(shared.sum()), groups=len(shared), largest=int(sizes.max()))
+
+
+def reassign_last_code(codes: CodeArray, vectors: FloatArray, codebooks: Sequence[FloatArray]) -> tuple[CodeArray, int]:
+    """Give items that share all codes different codes of the last level, at the least total distance.
+
+    Within each prefix this is an assignment problem between items and the last codebook's centroids, solved exactly. A
+    prefix with more items than that codebook has codes is left as it is, for a collision level.
+
+    Args:
+        codes: (N, L) int32 of residual k-means.
+        vectors: (N, D) what was quantized.
+        codebooks: L arrays (size, D).
+
+    Returns:
+        (N, L) int32, and how many items have another code than before.
+    """
+    residual = vectors - sum((book[codes[:, level]] for level, book in enumerate(codebooks[:-1])), np.float32(0))
+    last = codes[:, -1].copy()
+    prefixes = group_of(codes[:, :-1]) if codes.shape[1] > 1 else np.zeros(len(codes), dtype=np.int64)
+    for rows in np.split(np.argsort(prefixes, kind="stable"), np.cumsum(np.bincount(prefixes))[:-1]):
+        if len(np.unique(last[rows])) < len(rows) <= len(codebooks[-1]):
+            distances = ((residual[rows, None, :] - codebooks[-1][None, :, :]) ** 2).sum(axis=2)
+            _, last[rows] = linear_sum_assignment(distances)
+    moved = int((last != codes[:, -1]).sum())
+    return np.concatenate([codes[:, :-1], last[:, None]], axis=1), moved
 
 
 def collision_level(

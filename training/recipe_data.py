@@ -272,6 +272,8 @@ class Quantize(Section):
     Attributes:
         method: `residual_kmeans`: k-means of what the levels before leave over. `random`: seeded. `given`: a file.
         codebook_sizes: Codes a level, without the collision level; 64 and 64 if not given, none for `given`.
+        collisions: Items that share all codes: `level` tells them apart by one more level; `reassign` first gives them
+            other codes of the last level, as near as can be, and adds a level only for what is left.
         given: The file of the method `given`.
         fit_items: k-means is fitted on at most this many items, drawn by the seed; all of them are assigned.
         iterations: Of k-means, at most.
@@ -280,6 +282,7 @@ class Quantize(Section):
 
     method: Literal["residual_kmeans", "random", "given"] = "residual_kmeans"
     codebook_sizes: Sizes | None = None
+    collisions: Literal["level", "reassign"] = "level"
     given: GivenCodes | None = None
     fit_items: Annotated[int, Field(ge=1)] = 200_000
     iterations: Annotated[int, Field(ge=1)] = 100
@@ -298,4 +301,6 @@ class Quantize(Section):
             raise ValueError('method = "given" and a table [quantize.given] with a path come together or not at all')
         if (self.method == "given") != (self.codebook_sizes is None):
             raise ValueError('codebook_sizes are read from the file when method = "given"; remove the key')
+        if self.collisions == "reassign" and self.method != "residual_kmeans":
+            raise ValueError('collisions = "reassign" needs centroids to measure by; use "level" with this method')
         return self

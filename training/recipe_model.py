@@ -68,12 +68,14 @@ class Fitting(Section):
     Attributes:
         examples: `window`: consecutive items with a loss on each of them (causal models only). `last`: a history and
             the item that followed, sliding over the sequence.
+        mask_share: So many of the items in the input are hidden while training; labels stay. Against overfitting.
         early_stopping_patience: Stop when validation has not improved for so many evaluations.
         validation_users: Validation loss and recall while training are measured on so many users, drawn by the seed.
         training_arguments: Any field of Hugging Face's TrainingArguments.
     """
 
     examples: Literal["window", "last"] = "last"
+    mask_share: Annotated[float, Field(ge=0, lt=1)] = 0.0
     early_stopping_patience: Count = 10
     validation_users: Count = 200
     training_arguments: dict[str, Any] = Field(default_factory=dict)
@@ -98,7 +100,7 @@ class Lora(Section):
         lora_alpha: Their product is scaled by lora_alpha / r.
         lora_dropout: Dropout before the first matrix.
         target_modules: One name, names separated by commas, a list, a regular expression matched against whole module
-            names, `all-linear`, or none for the family's default (T5: q and v).
+            names, `all-linear`, or `default` for what PEFT knows of the family (T5: q and v).
         modules_to_save: Further modules that are trained whole.
         train_item_tokens: Whether the rows of item tokens are trained; without it new tokens stay as they began.
     """
@@ -106,9 +108,9 @@ class Lora(Section):
     r: Count = 16
     lora_alpha: Count = 32
     lora_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    target_modules: Annotated[
-        str | Annotated[tuple[str, ...], Field(strict=False)] | None, BeforeValidator(_split_names)
-    ] = "all-linear"
+    target_modules: Annotated[str | Annotated[tuple[str, ...], Field(strict=False)], BeforeValidator(_split_names)] = (
+        "all-linear"
+    )
     modules_to_save: Strings = ()
     train_item_tokens: bool = True
 
@@ -164,7 +166,7 @@ class BundleFacts(Section):
     """
 
     num_beams: Count = 20
-    length_penalty: float = 1.0
+    length_penalty: Annotated[float, Field(ge=0, le=8)] = 1.0
     max_k: Count = 100
     exclude_history: bool = True
     golden_requests: Count = 16

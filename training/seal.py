@@ -22,7 +22,9 @@ def run(context: StageContext) -> None:
     recipe, inputs = context.recipe, context.inputs
     draft = inputs["assemble"] / "draft"
     bundle = load_draft(draft, dtype="float32")
-    requests = golden_requests(load_sequences(inputs["prepare"]), recipe.bundle.golden_requests, recipe.seed)
+    requests = golden_requests(
+        load_sequences(inputs["prepare"]), recipe.bundle.golden_requests, recipe.seed, k=min(10, recipe.bundle.max_k)
+    )
     golden = answer_golden(bundle, requests)
     reduced_bundle = load_draft(draft, dtype="bfloat16")
     reduced = measure_reduced(reduced_bundle, golden, scored_lists(reduced_bundle, requests))
@@ -46,11 +48,11 @@ def run(context: StageContext) -> None:
     context.progress.say(f"sealed {manifest.name} {manifest.version}")
 
 
-def golden_requests(sequences: Sequences, count: int, seed: int) -> list[Request]:
+def golden_requests(sequences: Sequences, count: int, seed: int, k: int) -> list[Request]:
     """Histories of validation users; every other one may be answered with items it holds already."""
     cases = sample(sequences.validation_cases(), count, seed)
     return [
-        Request([sequences.item_ids[row] for row in case.history], k=10, exclude_history=place % 2 == 0)
+        Request([sequences.item_ids[row] for row in case.history], k=k, exclude_history=place % 2 == 0)
         for place, case in enumerate(cases)
     ]
 

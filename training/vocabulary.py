@@ -4,10 +4,12 @@ Reads the codebook sizes; writes a base model with its tokenizer, and which toke
 """
 
 import json
+from difflib import get_close_matches
 from pathlib import Path
 
 import polars as pl
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (
     AutoConfig,
@@ -20,7 +22,7 @@ from transformers import (
     set_seed,
 )
 
-from genrec.errors import DataError, InputError, RecipeError
+from genrec.errors import DataError, InputError, RecipeError, one_line
 from genrec.item_tokens import ItemTokens, spell_all
 from genrec.models import Architecture, load_model
 from training.recipe_model import Model, PromptText
@@ -28,6 +30,7 @@ from training.stage import Stage, StageContext
 
 ITEM_TOKENS = "item_tokens.json"
 PAD, END, UNKNOWN, START = "<pad>", "</s>", "<unk>", "<s>"
+_OLD_CONFIG_KEYS = ("rope_theta",)  # read by config classes that do not keep it
 
 
 def run(context: StageContext) -> None:
@@ -76,30 +79,44 @@ def load_base(model: Model) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         InputError: the checkpoint is not there.
         RecipeError: the config cannot be built.
     """
-    auto = AutoModelForSeq2SeqLM if model.architecture == "seq2seq" else AutoModelForCausalLM
     if model.checkpoint is not None:
+        auto = AutoModelForSeq2SeqLM if model.architecture == "seq2seq" else AutoModelForCausalLM
         try:
             tokenizer = AutoTokenizer.from_pretrained(model.checkpoint, trust_remote_code=False)
             base = auto.from_pretrained(
                 model.checkpoint, dtype=torch.float32, trust_remote_code=False, use_safetensors=True
             )
         except (OSError, ValueError) as error:
-            raise InputError(f"model.checkpoint {model.checkpoint!r} cannot be loaded: {error}") from error
+            raise InputError(f"model.checkpoint {model.checkpoint!r} cannot be loaded: {one_line(error)}") from error
         return base, tokenizer
     tokenizer = bare_tokenizer()
+    return _from_config(model, tokenizer), tokenizer
+
+
+def _from_config(model: Model, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
+    """Random weights as `[model.config]` describes them, under a vocabulary of special tokens."""
+    auto = AutoModelForSeq2SeqLM if model.architecture == "seq2seq" else AutoModelForCausalLM
     table = dict(model.config or {})
-    ids = {
-        "pad_token_id": tokenizer.pad_token_id,
-        "bos_token_id": tokenizer.bos_token_id,
-        "eos_token_id": tokenizer.eos_token_id,
-    }
+    model_type = table.pop("model_type")
+    ids = {name: getattr(tokenizer, name) for name in ("pad_token_id", "bos_token_id", "eos_token_id")}
     if model.architecture == "seq2seq":
         ids["decoder_start_token_id"] = tokenizer.pad_token_id
     try:
-        config = AutoConfig.for_model(table.pop("model_type"), **{**ids, **table, "vocab_size": len(tokenizer)})
-        return auto.from_config(config), tokenizer
-    except (ValueError, TypeError, KeyError) as error:
-        raise RecipeError(f"[model.config] does not describe a {model.architecture} model: {error}") from error
+        default = AutoConfig.for_model(model_type)
+        # transformers keeps any key as an attribute: a misspelt size would quietly be the default one
+        unknown = [name for name in table if not hasattr(default, name) and name not in {*ids, *_OLD_CONFIG_KEYS}]
+        if unknown:
+            near = get_close_matches(unknown[0], dir(default), n=1)
+            meant = f"; the nearest is {near[0]!r}" if near else ""
+            raise RecipeError(f"[model.config] has {unknown[0]!r}, which no {model_type} config has{meant}.")
+        built: PreTrainedModel = auto.from_config(
+            AutoConfig.for_model(model_type, **{**ids, **table, "vocab_size": len(tokenizer)})
+        )
+    except (ValueError, TypeError, KeyError, StrictDataclassError) as error:
+        raise RecipeError(
+            f"[model.config] does not describe a {model.architecture} model: {one_line(error)}"
+        ) from error
+    return built
 
 
 def load_trainable(path: Path, architecture: Architecture) -> PreTrainedModel:
@@ -108,6 +125,20 @@ def load_trainable(path: Path, architecture: Architecture) -> PreTrainedModel:
     model.config.use_cache = False
     trainable: PreTrainedModel = model.train()
     return trainable
+
+
+def decoder_prefix(model: Path, architecture: Architecture) -> tuple[int, ...]:
+    """What the decoder of a checkpoint starts with: its start token, nothing for a causal model.
+
+    Raises:
+        InputError: the config of a seq2seq model does not say.
+    """
+    if architecture == "causal":
+        return ()
+    start = json.loads((model / "config.json").read_text(encoding="utf-8")).get("decoder_start_token_id")
+    if start is None:
+        raise InputError("the base model's config.json lacks decoder_start_token_id; add it (T5 starts with pad, 0).")
+    return (int(start),)
 
 
 def bare_tokenizer() -> PreTrainedTokenizerFast:
@@ -127,27 +158,33 @@ def extend(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, sizes: tu
         The rows of the new tokens.
 
     Raises:
-        DataError: an item token is in the base vocabulary already.
+        DataError: an item token is in the base vocabulary already, or cannot have an id of its own.
     """
     tokens = spell_all(sizes)
-    before = len(tokenizer)
     known = tokenizer.get_vocab()
-    added = tokenizer.add_tokens(tokens)
-    if added != len(tokens):
-        clash = next(token for token in tokens if token in known)
+    clashes = [token for token in tokens if token in known]
+    if clashes:
         raise DataError(
-            f"the base tokenizer has the token {clash!r} already ({len(tokens) - added} clash in all); "
+            f"the base tokenizer has the token {clashes[0]!r} already ({len(clashes)} clash in all); "
             "take a base model without item tokens."
         )
-    rows = model.get_input_embeddings().weight.shape[0]
+    added = tokenizer.add_tokens(tokens)
+    ids = tokenizer.convert_tokens_to_ids(tokens)
+    if added != len(tokens) or not set(known.values()).isdisjoint(ids):
+        # tokenizers counts from the size of the base vocabulary, so ids with holes among them are given out twice
+        raise DataError(
+            f"the base tokenizer took {added} of {len(tokens)} item tokens, or gave one the id of another token; "
+            "its ids must be 0, 1, 2, … without holes."
+        )
+    new_rows = slice(min(ids), max(ids) + 1)
     if not is_tied(model):
         # T5 v1.1 says it is tied and is not; resizing would believe it and overwrite the head (transformers PR 43681).
         model.config.tie_word_embeddings = False
-    if len(tokenizer) > rows:
+    if new_rows.stop > model.get_input_embeddings().weight.shape[0]:
         # mean_resizing draws new rows with 1e-9 of the old rows' covariance: all alike, cosine above .99999
-        model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+        model.resize_token_embeddings(new_rows.stop, mean_resizing=False)
     model.config.vocab_size = model.get_input_embeddings().weight.shape[0]
-    return slice(before, len(tokenizer))
+    return new_rows
 
 
 @torch.no_grad()

@@ -16,7 +16,8 @@ FORMAT_VERSION: Literal[1] = 1
 DRAFT = "draft"
 """The version of a bundle that is not sealed yet."""
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 TokenId = Annotated[int, Field(ge=0, lt=2**31)]
 
 

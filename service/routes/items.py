@@ -4,9 +4,10 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
+from genrec.recommender import Recommender
 from service.errors import UnknownItem
 from service.schemas import Item, ItemList, SimilarItem, SimilarItems
-from service.state import ServiceState, StateOf
+from service.state import StateOf
 from service.translation import to_item
 
 router = APIRouter(prefix="/v1/items", tags=["items"])
@@ -33,7 +34,7 @@ def search(
 def similar(item_id: str, state: StateOf, limit: Limit = 20) -> SimilarItems:
     """Items that share leading codes: those with most in common first, then by popularity."""
     recommender = state.inference.recommender
-    neighbours = state.browser.similar(_row(state, item_id), limit)
+    neighbours = state.browser.similar(_row(recommender, item_id), limit)
     return SimilarItems(
         items=[
             SimilarItem(**to_item(recommender, one.row).model_dump(), shared_levels=one.shared_levels)
@@ -45,11 +46,12 @@ def similar(item_id: str, state: StateOf, limit: Limit = 20) -> SimilarItems:
 @router.get("/{item_id:path}", summary="One item")
 def item(item_id: str, state: StateOf) -> Item:
     """An item with its semantic ID, popularity and metadata."""
-    return to_item(state.inference.recommender, _row(state, item_id))
+    recommender = state.inference.recommender
+    return to_item(recommender, _row(recommender, item_id))
 
 
-def _row(state: ServiceState, item_id: str) -> int:
-    row = state.browser.row(item_id)
+def _row(recommender: Recommender, item_id: str) -> int:
+    row = recommender.bundle.catalog.row(item_id)
     if row is None:
         raise UnknownItem("The catalog has no item of this id.")
     return row

@@ -9,6 +9,7 @@ import sys
 import tomllib
 import typing
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from service.errors import INTERNAL, KINDS
 from service.metrics import Metrics
 from service.settings import PREFIX, Settings
 from training import fitting
+from training.import_checkpoint import PromptFile
 from training.recipe import Recipe, builtin_recipes
 from training.stages import STAGES
 
@@ -151,6 +153,14 @@ def test_every_default_of_a_training_argument_is_documented():
     page = document("docs/training.md")
     for name, value in fitting._DEFAULTS.items():
         assert f"| `{name}` | {shown(value)} |" in page
+    for name in fitting._OURS:
+        assert f"`{name}`" in page
+
+
+def test_every_key_of_a_prompt_file_is_documented_with_its_default():
+    page = document("docs/training.md")
+    for name, field in PromptFile.model_fields.items():
+        assert f"| `{name}` | {shown(field.default)} |" in page
 
 
 def test_every_manifest_key_is_documented():
@@ -180,13 +190,15 @@ def test_every_metric_is_documented():
             assert f"`{family.name}" in page
 
 
-def test_every_command_stage_and_recipe_is_documented():
+def test_every_command_stage_and_recipe_is_documented_and_there():
     pages = document("docs/serving.md") + document("docs/training.md")
     entry_points = tomllib.loads(document("pyproject.toml"))["project"]["entry-points"]["genrec.commands"]
-    for command in entry_points:
+    for command, target in entry_points.items():
         assert f"`genrec {command}" in pages
-    for stage in STAGES:
-        assert re.search(rf"^\| \d+ \| `{stage.name}` \|", document("docs/training.md"), re.MULTILINE)
+        module, _, function = target.partition(":")
+        assert callable(getattr(import_module(module), function)), target
+    for number, stage in enumerate(STAGES, start=1):
+        assert f"| {number} | `{stage.name}` | {', '.join(stage.needs) or 'the data'} |" in document("docs/training.md")
     for recipe in builtin_recipes():
         assert f"| `{recipe}` |" in document("docs/training.md")
 

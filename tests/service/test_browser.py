@@ -58,11 +58,6 @@ def test_an_id_is_found_first_whatever_the_titles_say():
     assert (found.rows, found.total) == ([10], 1)
 
 
-@pytest.mark.parametrize("item_id", ["7\x00", "\x00", "\n", "nowhere", ""])
-def test_what_is_no_id_has_no_row(item_id):
-    assert CatalogBrowser(small_catalog()).row(item_id) is None
-
-
 @pytest.mark.parametrize(
     ("columns", "title"),
     [

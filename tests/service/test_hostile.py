@@ -96,9 +96,9 @@ async def test_an_id_that_cannot_be_one_is_422(running, item_id):
 @pytest.mark.parametrize("unit", [b"[", b'{"a":'])
 async def test_deep_json_is_400_and_quick(running, levels, unit):
     for body in (unit * levels, b'{"history": ["1"], "x": ' + unit * levels):
-        begin = time.perf_counter()
+        begin = time.process_time()
         problem(await send_raw(running.app, body[:MAX_BODY]), 400)
-        assert time.perf_counter() - begin < 0.1
+        assert time.process_time() - begin < 0.1
 
 
 async def test_deep_json_a_hundred_times_leaves_no_memory_behind(running):
@@ -142,9 +142,9 @@ async def test_the_longest_lists_are_answered_quickly(running, element):
     gc.collect()
     gc.freeze()  # as the serve command does
     for path in ("/recommend", "/v1/recommend/batch"):
-        begin = time.perf_counter()
+        begin = time.process_time()
         problem(await send_raw(running.app, body, path=path), 422)
-        assert time.perf_counter() - begin < 0.5
+        assert time.process_time() - begin < 0.5
     gc.unfreeze()
 
 
@@ -224,9 +224,9 @@ async def send_mutated(count: int, seed: int) -> dict[int, int]:
     async with serving() as running:
         for number in range(count):
             body = mutated(chance)
-            begin = time.perf_counter()
+            begin = time.process_time()
             reply = await send_raw(running.app, body, path="/recommend" if number % 4 else "/v1/recommend/batch")
-            assert time.perf_counter() - begin < 0.25, body
+            assert time.process_time() - begin < 0.25, body
             assert reply.status in (200, 400, 415, 422), (reply.status, body)
             if reply.status != 200:
                 problem(reply, reply.status)

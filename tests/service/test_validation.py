@@ -53,6 +53,12 @@ def test_the_number_of_further_errors_is_told():
     assert "2 more" in str(refused({"history": [], "k": 0, "num_beams": 0, "timeout_ms": 0}))
 
 
+@pytest.mark.parametrize("field", ["history", "exclude", "fields"])
+def test_a_list_is_checked_no_further_than_its_first_wrong_element(field):
+    error = refused({"history": [], field: [1] * 9_999})
+    assert (error.pointer, "more" in str(error)) == (f"/{field}/0", False)
+
+
 def test_a_batch_is_checked_for_its_frame_only():
     assert BatchRequest.model_validate({"requests": [{"nonsense": 1}]}).requests == [{"nonsense": 1}]
     assert refused({"requests": []}, BatchRequest).pointer == "/requests"

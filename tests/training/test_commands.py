@@ -12,13 +12,15 @@ from training.stage import Stage, StageContext
 
 @pytest.fixture(autouse=True)
 def two_stages(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """In place of the real ones: prepare writes the seed, seal copies it."""
+    """In place of the real ones: prepare writes the seed, seal copies it into a bundle."""
 
     def prepare(context: StageContext) -> None:
         (context.output / "out.txt").write_text(str(context.recipe.seed))
 
     def seal(context: StageContext) -> None:
-        (context.output / "manifest.json").write_text((context.inputs["prepare"] / "out.txt").read_text())
+        (context.output / "bundle").mkdir()
+        text = (context.inputs["prepare"] / "out.txt").read_text()
+        (context.output / "bundle" / "manifest.json").write_text(text)
 
     made = (
         Stage("prepare", (), lambda recipe: recipe.prepare, prepare),
@@ -45,12 +47,16 @@ def test_training_runs_all_stages_and_publishes_the_last(tmp_path: Path) -> None
     assert (tmp_path / "runs" / "tiny-causal" / "prepare").is_dir()
 
 
-def test_a_taken_destination_is_refused_before_anything_runs(tmp_path: Path) -> None:
-    (tmp_path / "mine").mkdir()
+def test_training_again_changes_nothing_and_another_bundle_needs_replace(tmp_path: Path) -> None:
+    call(commands.train, "tiny-causal", "--output", "mine")
+    assert "bundle: mine (unchanged)" in call(commands.train, "tiny-causal", "--output", "mine")
+    (tmp_path / "mine" / "manifest.json").write_text("another")
+    before = (tmp_path / "runs" / "tiny-causal" / "seal" / "stage.json").read_text()
     with pytest.raises(InputError, match="--replace"):
-        call(commands.train, "tiny-causal", "--output", "mine")
-    assert not (tmp_path / "runs").exists()
-    call(commands.train, "tiny-causal", "--output", "mine", "--replace")
+        call(commands.train, "tiny-causal", "--output", "mine", "--set", "seed=5")
+    assert (tmp_path / "runs" / "tiny-causal" / "seal" / "stage.json").read_text() == before  # refused at once
+    call(commands.train, "tiny-causal", "--output", "mine", "--set", "seed=5", "--replace")
+    assert (tmp_path / "mine" / "manifest.json").read_text() == "5"
 
 
 def test_a_stages_command_stops_at_the_stage(tmp_path: Path) -> None:

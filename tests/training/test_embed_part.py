@@ -1,6 +1,8 @@
 import numpy as np
+import pytest
 from scipy import sparse
 
+from training import embed_part
 from training.embed_part import reduce
 
 
@@ -24,3 +26,13 @@ def test_a_seed_gives_the_same_numbers_again() -> None:
     first, second = (reduce(matrix, 8, seed=3) for _ in range(2))
     assert (first.vectors == second.vectors).all()
     assert first.vectors.dtype == np.float32
+
+
+def test_rounding_noise_in_an_empty_row_is_no_direction(monkeypatch: pytest.MonkeyPatch) -> None:
+    def noisy(matrix: sparse.csr_matrix, n_components: int, **_: object) -> tuple[np.ndarray, ...]:
+        left, values, right = np.linalg.svd(matrix.toarray(), full_matrices=False)
+        return left + 1e-12, values, right
+
+    monkeypatch.setattr(embed_part, "randomized_svd", noisy)
+    matrix = sparse.csr_matrix(np.array([[1.0, 0], [0, 2], [0, 0]]))
+    assert not reduce(matrix, 2, seed=1).vectors[2].any()

@@ -1,3 +1,4 @@
+import shutil
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -8,7 +9,7 @@ import pyarrow as pa
 import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import BertConfig, BertModel, PreTrainedTokenizerFast, T5Config, T5Model
+from transformers import AutoModel, BertConfig, BertModel, PreTrainedTokenizerFast, T5Config, T5Model
 
 from genrec.errors import DataError, RecipeError
 from tests.training.bench import RememberingProgress
@@ -92,6 +93,15 @@ def test_any_automodel_is_averaged_over_the_tokens_of_each_text(model_path: Path
 def test_a_model_that_is_not_there_is_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"embed\.encoder\.model = .*nowhere.* cannot be loaded"):
         encoder(ITEMS, EncoderPart(model=str(tmp_path / "nowhere")), RememberingProgress())
+
+
+def test_weights_that_are_a_pickle_are_not_loaded(model_path: Path, tmp_path: Path) -> None:
+    pickled = tmp_path / "pickled"
+    shutil.copytree(model_path, pickled)
+    (pickled / "model.safetensors").unlink()
+    torch.save(AutoModel.from_pretrained(model_path).state_dict(), pickled / "pytorch_model.bin")
+    with pytest.raises(DataError, match="cannot be loaded"):
+        encoder(ITEMS, EncoderPart(model=str(pickled)), RememberingProgress())
 
 
 def test_a_missing_library_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from genrec.errors import DataError, InputError
+from genrec.errors import DataError, InputError, LockedError
 from tests.training.bench import RememberingProgress, recipe
 from training.pipeline import PARTIAL_KEY, RECORD, read_record, run_pipeline
 from training.recipe import Recipe
@@ -206,7 +206,7 @@ def test_two_runs_cannot_share_a_work_directory(tmp_path: Path) -> None:
     chain = Chain(tmp_path / "work")
 
     def run_again(context: StageContext) -> None:
-        with pytest.raises(InputError, match="in use by another run"):
+        with pytest.raises(LockedError, match="in use by another run"):
             run_pipeline(chain.stages, recipe(), chain.work, RememberingProgress())
 
     chain.before = run_again

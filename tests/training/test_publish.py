@@ -2,42 +2,69 @@ from pathlib import Path
 
 import pytest
 
+from genrec.bundle import layout
 from genrec.errors import InputError
-from training.pipeline import RECORD
 from training.publish import check_destination, publish
 
 
-@pytest.fixture
-def result(tmp_path: Path) -> Path:
-    (tmp_path / "seal" / "model").mkdir(parents=True)
-    for name in ("manifest.json", "model/weights", f"model/{RECORD}", RECORD):
-        (tmp_path / "seal" / name).write_text("new")
-    return tmp_path / "seal"
+def bundle(path: Path, text: str) -> Path:
+    (path / "model").mkdir(parents=True)
+    (path / layout.MANIFEST).write_text(text)
+    (path / "model" / "weights").write_text(text)
+    return path
 
 
 def names(folder: Path) -> list[str]:
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
 
 
-def test_everything_but_the_stages_record_is_copied(result: Path, tmp_path: Path) -> None:
-    publish(result, tmp_path / "bundles" / "demo")
-    assert names(tmp_path / "bundles" / "demo") == ["manifest.json", f"model/{RECORD}", "model/weights"]
-    assert names(result) == ["manifest.json", f"model/{RECORD}", "model/weights", RECORD]
+def test_a_bundle_is_copied_whole_and_the_original_stays(tmp_path: Path) -> None:
+    sealed = bundle(tmp_path / "seal", "new")
+    assert publish(sealed, tmp_path / "bundles" / "demo", replace=False)
+    assert names(tmp_path / "bundles" / "demo") == names(sealed) == [layout.MANIFEST, "model/weights"]
+    assert [path.name for path in (tmp_path / "bundles").iterdir()] == ["demo"]
 
 
-def test_what_is_there_is_replaced_whole_and_only_when_asked(result: Path, tmp_path: Path) -> None:
-    there = tmp_path / "demo"
-    there.mkdir()
-    (there / "old").write_text("old")
+def test_another_bundle_is_replaced_only_when_asked(tmp_path: Path) -> None:
+    sealed, there = bundle(tmp_path / "seal", "new"), bundle(tmp_path / "bundles" / "demo", "old")
+    (there / "extra").write_text("old")
     with pytest.raises(InputError, match="--replace"):
-        publish(result, there)
-    assert names(there) == ["old"]
-    publish(result, there, replace=True)
-    assert names(there) == ["manifest.json", f"model/{RECORD}", "model/weights"]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["demo", "seal"]
+        check_destination(there, sealed, replace=False)
+    with pytest.raises(InputError, match="--replace"):
+        publish(sealed, there, replace=False)
+    assert (there / layout.MANIFEST).read_text() == "old"
+    assert publish(sealed, there, replace=True)
+    assert names(there) == [layout.MANIFEST, "model/weights"]
+    assert [path.name for path in there.parent.iterdir()] == ["demo"]
 
 
-def test_a_file_is_never_replaced(tmp_path: Path) -> None:
-    (tmp_path / "demo").write_text("x")
-    with pytest.raises(InputError, match="is a file"):
-        check_destination(tmp_path / "demo", replace=True)
+def test_the_same_bundle_is_no_obstacle_and_is_not_copied_again(tmp_path: Path) -> None:
+    sealed, there = bundle(tmp_path / "seal", "same"), bundle(tmp_path / "demo", "same")
+    check_destination(there, sealed, replace=False)
+    assert not publish(sealed, there, replace=False)
+
+
+@pytest.mark.parametrize("kind", ["file", "directory"])
+def test_what_is_no_bundle_is_never_replaced(tmp_path: Path, kind: str) -> None:
+    sealed, there = bundle(tmp_path / "seal", "new"), tmp_path / "thesis"
+    if kind == "file":
+        there.write_text("years of work")
+    else:
+        there.mkdir()
+        (there / "chapter").write_text("years of work")
+    with pytest.raises(InputError, match="is not a bundle"):
+        publish(sealed, there, replace=True)
+    assert there.exists()
+
+
+def test_a_copy_that_fails_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sealed, there = bundle(tmp_path / "seal", "new"), bundle(tmp_path / "bundles" / "demo", "old")
+
+    def full(_: Path) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(layout, "sync_tree", full)
+    with pytest.raises(OSError, match="no space"):
+        publish(sealed, there, replace=True)
+    assert (there / layout.MANIFEST).read_text() == "old"
+    assert [path.name for path in there.parent.iterdir()] == ["demo"]

@@ -4,7 +4,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from genrec.errors import DataError
-from training.quantize_collisions import MAX_COLLISION_CODES, Collisions, collision_level, count_collisions
+from training.quantize_collisions import (
+    MAX_COLLISION_CODES,
+    Collisions,
+    collision_level,
+    count_collisions,
+    reassign_last_code,
+)
 
 
 def codes_of(rows: list[tuple[int, ...]]) -> np.ndarray:
@@ -46,3 +52,31 @@ def test_a_group_that_is_too_large_is_named() -> None:
     assert collision_level(codes[1:], np.zeros(size - 1), ids[1:]) is not None
     with pytest.raises(DataError, match=r"1,025 items share the semantic ID \(7, 3\) \('i0', .*codebook_sizes"):
         collision_level(codes, np.zeros(size), ids)
+
+
+def test_reassigning_gives_twins_the_nearest_free_codes() -> None:
+    books = [np.array([[0.0]], dtype=np.float32), np.array([[0.0], [1.0], [5.0]], dtype=np.float32)]
+    vectors = np.array([[0.1], [0.2], [5.0]], dtype=np.float32)  # both of the first two are nearest to 0.0
+    codes = np.array([[0, 0], [0, 0], [0, 2]], dtype=np.int32)
+    unique, moved = reassign_last_code(codes, vectors, books)
+    assert unique.tolist() == [[0, 0], [0, 1], [0, 2]]
+    assert moved == 1
+
+
+def test_a_prefix_with_more_items_than_codes_is_left_to_the_collision_level() -> None:
+    books = [np.zeros((1, 1), dtype=np.float32), np.zeros((2, 1), dtype=np.float32)]
+    codes = np.zeros((3, 2), dtype=np.int32)
+    unique, moved = reassign_last_code(codes, np.zeros((3, 1), dtype=np.float32), books)
+    assert unique.tolist() == codes.tolist() and moved == 0
+
+
+@given(st.lists(st.tuples(st.integers(0, 2), st.floats(-3, 3, width=32)), min_size=1, max_size=12))
+def test_reassigned_codes_are_unique_and_keep_the_prefix(items: list[tuple[int, float]]) -> None:
+    first = np.array([prefix for prefix, _ in items], dtype=np.int32)
+    books = [np.zeros((3, 1), dtype=np.float32), np.linspace(-3, 3, 12, dtype=np.float32)[:, None]]
+    vectors = np.array([[value] for _, value in items], dtype=np.float32)
+    nearest = np.abs(vectors - books[1].T).argmin(axis=1).astype(np.int32)
+    codes = np.stack([first, nearest], axis=1)
+    unique, _ = reassign_last_code(codes, vectors, books)
+    assert unique[:, 0].tolist() == first.tolist()
+    assert count_collisions(unique).items == 0

@@ -291,8 +291,8 @@ def test_weights_that_break_after_loading_are_an_error_not_an_answer(
     with torch.no_grad():
         weight = recommender.bundle.model.get_input_embeddings().weight
         weight[slice(None) if whole else token] = value
-    queries = [query_of(recommender, history, set()) for history, _ in BATCH[:num_queries]]
-    with pytest.raises(EngineError, match="cannot be trusted"):
+    queries = [query_of(recommender, history, excluded) for history, excluded in BATCH[3 - num_queries : 3]]
+    with pytest.raises(EngineError, match="NaN log-probabilities"):
         recommender.engine.search(queries, EVERYTHING)
 
 
@@ -311,6 +311,22 @@ def test_a_search_that_loses_an_allowed_item_is_an_error(causal: Recommender) ->
     model.forward = without_token
     with pytest.raises(EngineError, match="cannot be trusted"):
         search(recommender, HISTORY, EVERYTHING)
+
+
+def test_a_path_that_is_not_in_the_trie_is_an_error(causal: Recommender) -> None:
+    engine = causal.engine
+    assert isinstance(engine, GenerateEngine)
+    with pytest.raises(EngineError, match="left the trie"):
+        engine._collect(np.array([[4, 10, 99]]), np.array([-1.0]), np.array([-1.0]), -np.inf)
+
+
+def test_a_decoder_may_start_with_several_tokens(seq2seq_bundle_path: Path) -> None:
+    bundle = load_bundle(seq2seq_bundle_path)
+    manifest = bundle.manifest.model_copy(update={"decoder_prefix_ids": (0, 3)})
+    recommender = Recommender.of(replace(bundle, manifest=manifest))
+    expected = oracle.score_all(recommender.bundle, HISTORY)
+    assert expected != pytest.approx(oracle.score_all(bundle, HISTORY), abs=CLOSE)
+    assert scores_of(recommender, search(recommender, HISTORY, EVERYTHING)) == pytest.approx(expected, abs=CLOSE)
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from transformers import PreTrainedModel
 
 from genrec.decoding.scoring import path_log_probs
 from genrec.recommender import Recommender
@@ -11,8 +12,7 @@ TARGETS = [11, 0, 39, 8]
 
 
 @torch.inference_mode()
-def token_by_token(recommender: Recommender, prompt: list[int], path: list[int]) -> list[float]:
-    model, prefix = recommender.bundle.model, list(recommender.bundle.manifest.decoder_prefix_ids)
+def token_by_token(model: PreTrainedModel, prompt: list[int], path: list[int], prefix: list[int]) -> list[float]:
     found = []
     for level, token in enumerate(path):
         if model.config.is_encoder_decoder:
@@ -24,13 +24,15 @@ def token_by_token(recommender: Recommender, prompt: list[int], path: list[int])
     return found
 
 
-def test_a_batch_of_paths_scores_as_each_path_alone(recommender: Recommender) -> None:
+@pytest.mark.parametrize("more_prefix", [[], [3, 2]])
+def test_a_batch_of_paths_scores_as_each_path_alone(recommender: Recommender, more_prefix: list[int]) -> None:
     bundle = recommender.bundle
+    prefix = [*bundle.manifest.decoder_prefix_ids, *more_prefix]
     prompts = [bundle.encoder.encode(history) for history in HISTORIES]
     paths = [bundle.encoder.target(target) for target in TARGETS]
-    found = path_log_probs(bundle.model, prompts, paths, bundle.manifest.decoder_prefix_ids)
+    found = path_log_probs(bundle.model, prompts, paths, prefix)
     assert (found.shape, found.dtype) == ((4, 3), torch.float32)
-    expected = [token_by_token(recommender, prompt, path) for prompt, path in zip(prompts, paths, strict=True)]
+    expected = [token_by_token(bundle.model, prompt, path, prefix) for prompt, path in zip(prompts, paths, strict=True)]
     torch.testing.assert_close(found.double(), torch.tensor(expected, dtype=torch.float64), atol=1e-5, rtol=0)
 
 

@@ -169,7 +169,7 @@ async def test_a_deadline_that_passes_in_the_queue_is_504_without_inference(runn
     await eventually(running.recommender.entered.is_set)
     begin = asyncio.get_running_loop().time()
     reply = await running.recommend("1", timeout_ms=50)
-    assert asyncio.get_running_loop().time() - begin < 0.15
+    assert asyncio.get_running_loop().time() - begin < 0.5
     assert (reply.status_code, reply.json()["code"]) == (504, "deadline_exceeded")
     running.recommender.gate.set()
     await busy

@@ -1,0 +1,53 @@
+"""A real `genrec serve` process on a free port, for tests that need one."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+
+
+@contextmanager
+def served(bundle: Path, *flags: str, log: Path) -> Iterator[httpx.Client]:
+    """Start a server, wait until it is ready, give a client of it, stop it."""
+    with log.open("wb") as stream:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "genrec", "serve", "--bundle", str(bundle), "--port", "0", *flags],
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "GENREC_LOG_FORMAT": "json", "OMP_NUM_THREADS": "2"},
+        )
+    try:
+        with httpx.Client(base_url=_wait_until_ready(process, log), timeout=60) as client:
+            yield client
+    finally:
+        process.terminate()
+        process.wait(timeout=30)
+
+
+def _wait_until_ready(process: subprocess.Popen[bytes], log: Path, patience_s: float = 60) -> str:
+    deadline = time.monotonic() + patience_s
+    while time.monotonic() < deadline:
+        text = log.read_text()
+        found = re.search(r"http://127\.0\.0\.1:\d+", text)
+        if found and '"ready"' in text:
+            return found.group()
+        if process.poll() is not None:
+            raise RuntimeError(f"the server ended with {process.returncode}:\n{text}")
+        time.sleep(0.1)
+    raise RuntimeError(f"the server was not ready after {patience_s} s:\n{log.read_text()}")
+
+
+def ask(client: httpx.Client, histories: Sequence[Sequence[str]], answers: Path, **fields: object) -> None:
+    """POST every history, write the answers as the oracle reads them."""
+    with answers.open("w") as stream:
+        for history in histories:
+            response = client.post("/recommend", json={"history": list(history), **fields})
+            response.raise_for_status()
+            stream.write(json.dumps({"items": response.json()["items"]}) + "\n")

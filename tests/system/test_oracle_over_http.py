@@ -1,0 +1,62 @@
+"""A trained bundle, asked over HTTP, gives what transformers alone gives.
+
+The oracle is an independent reading of the bundle: it imports nothing of ours.
+"""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.system.server import ask, served
+from training.sequences import load_sequences
+
+ROOT = Path(__file__).parents[2]
+ORACLE = ROOT.parent / "shared" / "tools" / "hf_oracle.py"
+NUM_HISTORIES = 200
+
+pytestmark = [
+    pytest.mark.system,
+    pytest.mark.timeout(600),
+    pytest.mark.skipif(not ORACLE.is_file(), reason=f"the oracle is not at {ORACLE}"),
+]
+
+
+@pytest.fixture(scope="module", params=["tiny-causal", "tiny-t5"])
+def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A bundle and its prepared data, by the real command."""
+    root = tmp_path_factory.mktemp(request.param)
+    command = [sys.executable, "-m", "genrec", "train", request.param]
+    subprocess.run([*command, "--output", root / "bundle", "--work", root / "work"], check=True)
+    return root / "bundle", root / "work" / "prepare"
+
+
+@pytest.mark.parametrize("exclude_history", [True, False])
+def test_a_trained_bundle_answers_as_transformers_does(
+    trained: tuple[Path, Path], exclude_history: bool, tmp_path: Path
+) -> None:
+    _agree_on_all(*trained, exclude_history, tmp_path)
+
+
+@pytest.mark.skipif(not (ROOT / "bundles/demo").is_dir(), reason="no demo bundle: `make bundle` trains it")
+@pytest.mark.parametrize("exclude_history", [True, False])
+def test_the_demo_answers_as_transformers_does(exclude_history: bool, tmp_path: Path) -> None:
+    _agree_on_all(ROOT / "bundles/demo", ROOT / "runs/demo/prepare", exclude_history, tmp_path)
+
+
+def _agree_on_all(bundle: Path, prepared: Path, exclude_history: bool, scratch: Path) -> None:
+    sequences = load_sequences(prepared)
+    histories = [[sequences.item_ids[row] for row in case.history] for case in sequences.test_cases()[:NUM_HISTORIES]]
+    requests, answers = scratch / "requests.jsonl", scratch / "answers.jsonl"
+    requests.write_text("".join(json.dumps({"history": history}) + "\n" for history in histories))
+    with served(bundle, "--engine", "generate", log=scratch / "log") as client:
+        ask(client, histories, answers, k=10, exclude_history=exclude_history)
+    flags = ["--exclude-history"] if exclude_history else []
+    verdict = subprocess.run(
+        [sys.executable, ORACLE, bundle, requests, "--compare", answers, *flags], capture_output=True, text=True
+    )
+    print(verdict.stdout)
+    assert verdict.returncode == 0, verdict.stdout + verdict.stderr
+    assert f"agree {len(histories)}/{len(histories)}" in verdict.stdout
