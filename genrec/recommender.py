@@ -252,7 +252,7 @@ class Recommender:
                 self._item(int(row), float(score), float(probability))
                 for row, score, probability in zip(beam.rows[:k], beam.scores[:k], probabilities[:k], strict=True)
             )
-        elif plan.request.fallback == "popular" and not plan.rows:
+        elif plan.request.fallback == "popular":
             popular = plan.allowed.select(self.bundle.catalog.most_popular())[:k]
             items = tuple(self._item(int(row), None, None) for row in popular)
         else:

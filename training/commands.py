@@ -6,7 +6,7 @@ bring PyTorch along, and `--help` need not wait for it.
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -83,18 +83,25 @@ def import_bundle(
     prompt: Annotated[Path, typer.Option(help="JSON: how a history becomes tokens; see docs/training.md.")],
     output: OutputOption,
     name: Annotated[str | None, typer.Option(help="Of the bundle. Default: that of the output directory.")] = None,
+    collisions: Annotated[
+        Literal["refuse", "reassign"],
+        typer.Option(help="Items that share all codes: refuse, or give all but one a free code of the last level."),
+    ] = "refuse",
     replace: ReplaceOption = False,
 ) -> None:
     """Make a bundle from a checkpoint trained elsewhere; nothing is trained."""
     from training.import_checkpoint import Imported, import_checkpoint
 
     silence_libraries()
-    manifest = import_checkpoint(
-        Imported(model=model, tokenizer=tokenizer, codes=codes, items=items, prompt=prompt),
-        output,
-        name=name or output.name,
-        replace=replace,
-    )
+    with open_progress() as progress:
+        manifest = import_checkpoint(
+            Imported(model=model, tokenizer=tokenizer, codes=codes, items=items, prompt=prompt),
+            output,
+            name=name or output.name,
+            on_collision=collisions,
+            replace=replace,
+            progress=progress,
+        )
     typer.echo(f"bundle: {output} ({manifest.name} {manifest.version})")
 
 

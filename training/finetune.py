@@ -58,7 +58,8 @@ def run(context: StageContext) -> None:
         recall = corpus.recall()(model)
         progress.say(f"finetune: validation recall@10 {recall:.4f} on all users")
         _save(model, source, context.output, lora=settings.method == "lora")
-        Probe.of(model, corpus.encoder, corpus.architecture).save(context.output / PROBE)
+        # on the CPU, where `merge` will ask again: another device rounds otherwise
+        Probe.of(model.cpu(), corpus.encoder, corpus.architecture).save(context.output / PROBE)
         write_fit(context.output, result, recall)
         _tidy(context.output / "checkpoints", lora=settings.method == "lora")
 

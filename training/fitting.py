@@ -30,6 +30,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 from genrec.errors import RecipeError, one_line
 from genrec.models import Architecture
 from training.examples import Collator, Examples
+from training.processes import world_size
 from training.progress import Advance, Progress
 from training.recipe_model import Fitting
 
@@ -56,6 +57,7 @@ _DEFAULTS: dict[str, Any] = {
     "load_best_model_at_end": True,
     "metric_for_best_model": "eval_loss",
     "dataloader_pin_memory": False,
+    "ddp_find_unused_parameters": False,  # there are none, and looking costs a walk over the graph every step
 }
 
 
@@ -123,6 +125,10 @@ def fit(
                 EarlyStoppingCallback(settings.early_stopping_patience),
             ],
         )
+        if architecture == "seq2seq":
+            # T5 takes num_items_in_batch and ignores it; believed, its mean loss would be multiplied by the processes
+            # and not divided by the accumulation steps.
+            trainer.model_accepts_loss_kwargs = False
         trainer.remove_callback(PrinterCallback)  # our progress display shows what it would print
         last = newest_checkpoint(output)
         if last is not None:
@@ -130,6 +136,8 @@ def fit(
         trainer.train(resume_from_checkpoint=None if last is None else str(last))
     # Every process has its best weights now; only then may the first one tidy the checkpoints away.
     trainer.accelerator.wait_for_everyone()
+    # Mixed precision stays wrapped around `forward` otherwise, and what is measured later is not what is saved.
+    trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
     best = trainer.state.best_global_step or trainer.state.global_step
     return Fit(trainer.state.global_step, best, tuple(curve_of(trainer.state.log_history)))
 
@@ -157,18 +165,26 @@ def training_arguments(architecture: Architecture, settings: Fitting, *, output:
     """
     arguments_class = Seq2SeqTrainingArguments if architecture == "seq2seq" else TrainingArguments
     _check_arguments(arguments_class, settings.training_arguments)
+    # Without an accelerator, accelerate ignores a launcher unless told so: each process would train alone.
+    on_cpu = {"use_cpu": not torch.accelerator.is_available()}
     try:
-        return arguments_class(
+        made: TrainingArguments = arguments_class(
             output_dir=str(output),
             seed=seed,
             remove_unused_columns=False,
             disable_tqdm=True,
             report_to="none",
             restore_callback_states_from_checkpoint=True,  # or patience would begin anew
-            **{**_DEFAULTS, **settings.training_arguments},
+            **{**_DEFAULTS, **on_cpu, **settings.training_arguments},
         )
     except (ValueError, TypeError, ImportError) as error:
         raise RecipeError(f"training_arguments: {one_line(error)}") from error
+    if made.world_size != world_size():
+        raise RecipeError(
+            f"{world_size()} processes were launched, but {made.world_size} would train together; start one a device, "
+            "and leave training_arguments.use_cpu to the stage."
+        )
+    return made
 
 
 def _check_arguments(arguments_class: type, given: Mapping[str, object]) -> None:

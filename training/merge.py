@@ -6,7 +6,7 @@ Serving an adapter would cost a product and a sum in every layer, and need PEFT;
 from pathlib import Path
 
 from peft import PeftModel
-from transformers import GenerationConfig, PreTrainedModel
+from transformers import PreTrainedModel
 
 from genrec.errors import InputError, RecipeError
 from genrec.models import Architecture, load_model, load_tokenizer
@@ -15,7 +15,7 @@ from training.finetune import PROBE
 from training.proof import Probe
 from training.recipe import Recipe
 from training.stage import Stage, StageContext
-from training.vocabulary import load_trainable, save_checkpoint
+from training.vocabulary import generation_ids, load_trainable, save_checkpoint
 
 
 def run(context: StageContext) -> None:
@@ -66,11 +66,8 @@ def save_merged(merged: PreTrainedModel, source: Path, target: Path, architectur
         TrainingError: it differs by more than `proof.MERGE_TOLERANCE`.
         BundleError: the saved checkpoint lacks a weight or has one too many.
     """
-    config = merged.config
-    config.use_cache = True
-    # Nothing that a base model's author liked for sampling may come along, only what the ids mean.
-    names = ("pad_token_id", "eos_token_id", "bos_token_id", "decoder_start_token_id")
-    merged.generation_config = GenerationConfig(**{name: getattr(config, name, None) for name in names})
+    merged.config.use_cache = True
+    merged.generation_config = generation_ids(merged.config)
     save_checkpoint(merged, load_tokenizer(source), target)
     return probe.require(load_model(target, architecture))
 

@@ -1,6 +1,6 @@
 """Making semantic IDs unique: other last codes, or one more level, where items share their codes.
 
-Knows codes and popularity. Knows nothing of how codes were made. Shapes: N items, L levels.
+Knows codes, popularity and ids. Knows nothing of how codes were made. Shapes: N items, L levels.
 """
 
 from collections.abc import Sequence
@@ -68,6 +68,52 @@ def reassign_last_code(codes: CodeArray, vectors: FloatArray, codebooks: Sequenc
             _, last[rows] = linear_sum_assignment(distances)
     moved = int((last != codes[:, -1]).sum())
     return np.concatenate([codes[:, :-1], last[:, None]], axis=1), moved
+
+
+def twins(codes: CodeArray, item_ids: Sequence[str]) -> list[int]:
+    """Rows of items that share their codes with an item whose id comes before theirs, by id."""
+    groups = group_of(codes)
+    seen: set[int] = set()
+    rows = []
+    for row in sorted(range(len(codes)), key=item_ids.__getitem__):
+        if groups[row] in seen:
+            rows.append(row)
+        seen.add(int(groups[row]))
+    return rows
+
+
+def free_last_codes(codes: CodeArray, size: int, item_ids: Sequence[str]) -> npt.NDArray[np.int32]:
+    """Other last codes for `twins`: each gets the smallest that no item of its prefix has. Without vectors none is nearer.
+
+    Args:
+        codes: (N, L) int32.
+        size: codes of the last level.
+        item_ids: N ids, in the order of the rows.
+
+    Returns:
+        (N,) int32.
+
+    Raises:
+        DataError: A prefix has more items than the level has codes.
+    """
+    moved = twins(codes, item_ids)
+    prefixes = group_of(codes[:, :-1]) if codes.shape[1] > 1 else np.zeros(len(codes), dtype=np.int64)
+    taken: dict[int, set[int]] = {int(prefixes[row]): set() for row in moved}
+    for prefix, code in zip(prefixes.tolist(), codes[:, -1].tolist(), strict=True):
+        if prefix in taken:
+            taken[prefix].add(code)
+    last = codes[:, -1].copy()
+    for row in moved:
+        used = taken[int(prefixes[row])]
+        free = next((code for code in range(size) if code not in used), None)
+        if free is None:
+            raise DataError(
+                f"item {item_ids[row]!r} shares its codes with another, and all {size:,} codes of the last level are "
+                "taken by items with the same codes before it; give it other codes."
+            )
+        used.add(free)
+        last[row] = free
+    return last
 
 
 def collision_level(

@@ -115,7 +115,7 @@ def _code_columns(source: Source) -> list[str]:
     found = [name for name in source.columns if CODE_COLUMN.fullmatch(name)]
     if not found:
         raise DataError(
-            f"{source.path} has no columns code_0, code_1, …; name its code columns in quantize.given.codes. "
+            f"{source.path} has no columns code_0, code_1, …; rename its own so, or name them in quantize.given.codes. "
             f"Its columns: {', '.join(source.columns)}"
         )
     return sorted(found, key=lambda name: int(name.removeprefix("code_")))

@@ -16,6 +16,8 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForSeq2SeqLM,
     AutoTokenizer,
+    GenerationConfig,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
@@ -223,6 +225,12 @@ def prompt_ids(tokenizer: PreTrainedTokenizerBase, prompt: PromptText) -> dict[s
             if token not in known:
                 raise RecipeError(f"[prompt] has {token!r}, which is not a token of the base tokenizer.")
     return {name: tuple(known[token] for token in tokens) for name, tokens in pieces.items()}
+
+
+def generation_ids(config: PreTrainedConfig) -> GenerationConfig:
+    """What the ids of a checkpoint mean; nothing that a base model's author liked for sampling comes along."""
+    names = ("pad_token_id", "eos_token_id", "bos_token_id", "decoder_start_token_id")
+    return GenerationConfig(**{name: getattr(config, name, None) for name in names})
 
 
 def save_checkpoint(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, path: Path) -> None:

@@ -82,7 +82,7 @@ def read_catalog(root: Path, tokens: ItemTokens) -> Catalog:
         BundleError: a column is missing or of a wrong type, two items share a semantic ID, or the order is wrong.
     """
     try:
-        table = pq.read_table(root / layout.ITEMS, partitioning=None)  # a directory `a=b` above is no column
+        table = pq.read_table(root / layout.ITEMS)
     except (OSError, pa.ArrowException) as error:
         raise BundleError(f"file {layout.ITEMS} cannot be read: {one_line(error)}") from error
     code_names = [f"code_{level}" for level in range(tokens.num_levels)]

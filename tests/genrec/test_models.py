@@ -47,12 +47,18 @@ def test_special_tokens_are_those_of_the_tokenizer_and_of_the_config(checkpoint:
 def test_loading_says_nothing_and_leaves_the_librarys_voice_as_it_was(
     checkpoint: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    before = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
-    load_model(checkpoint, "causal")
-    (checkpoint / "config.json").write_text("{}")
-    with pytest.raises(BundleError):
+    verbosity = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_info()
+    try:
         load_model(checkpoint, "causal")
-    assert (transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()) == before
+        config = json.loads((checkpoint / "config.json").read_text())
+        (checkpoint / "config.json").write_text(json.dumps(config | {"vocab_size": 20}))
+        with pytest.raises(BundleError):
+            load_model(checkpoint, "causal")
+        assert transformers_logging.get_verbosity() == transformers_logging.INFO
+        assert transformers_logging.is_progress_bar_enabled()
+    finally:
+        transformers_logging.set_verbosity(verbosity)
     captured = capfd.readouterr()
     assert captured.out + captured.err == ""
 

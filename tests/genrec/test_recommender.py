@@ -11,6 +11,7 @@ import pytest
 from genrec.bundle import load_bundle, load_draft
 from genrec.decoding.engine import Beam, Query
 from genrec.errors import BundleError, EngineError, InputError, RequestError
+from genrec.filters import AllowedItems
 from genrec.recommender import Answer, Recommender, Request
 from tests import oracle
 from tests.fakes import TinyShape, reseal, seal_tiny, tiny_bundle, write_tiny_draft
@@ -93,6 +94,20 @@ def test_when_fewer_items_are_allowed_than_asked_for_all_of_them_come(recommende
     assert sum(item.probability or 0 for item in answer.items) == pytest.approx(1.0, abs=1e-5)
 
 
+@pytest.mark.parametrize(("num_beams", "proven"), [(2, {False}), (30, {True, False}), (50, {True})])
+def test_whether_an_answer_is_exact_is_what_the_search_proved(
+    recommender: Recommender, num_beams: int, proven: set[bool]
+) -> None:
+    catalog, encoder = recommender.bundle.catalog, recommender.bundle.encoder
+    found = set()
+    for row in range(8):
+        answer = ask(recommender, [catalog.item_id(row)], k=2, num_beams=num_beams, exclude_history=False)
+        query = Query(encoder.encode([row]), AllowedItems.all_but(len(catalog), []))
+        assert answer.exact == recommender.engine.search([query], num_beams)[0].proves(2)
+        found.add(answer.exact)
+    assert found <= proven
+
+
 def test_when_no_item_is_allowed_none_comes(recommender: Recommender) -> None:
     answer = ask(recommender, ["i1"], exclude=ALL)
     assert (answer.items, answer.exact, answer.history_used) == ((), None, 1)
@@ -102,11 +117,11 @@ def test_when_no_item_is_allowed_none_comes(recommender: Recommender) -> None:
 def test_a_history_without_a_known_item_is_answered_with_popular_items(
     recommender: Recommender, history: list[str]
 ) -> None:
-    answer = ask(recommender, history, k=4, exclude=["i7"])
-    popularity = {
-        recommender.bundle.catalog.item_id(row): int(recommender.bundle.catalog.popularity[row]) for row in range(40)
-    }
-    del popularity["i7"]
+    catalog = recommender.bundle.catalog
+    popularity = {catalog.item_id(row): int(catalog.popularity[row]) for row in range(40)}
+    first = max(popularity, key=popularity.__getitem__)
+    answer = ask(recommender, history, k=4, exclude=[first])
+    del popularity[first]
     assert [popularity[item_id] for item_id in ids(answer)] == sorted(popularity.values(), reverse=True)[:4]
     assert {(item.score, item.probability, item.source) for item in answer.items} == {(None, None, "popular")}
     assert (answer.exact, answer.history_used, answer.unknown_items) == (None, 0, tuple(history))

@@ -13,6 +13,7 @@ from tests.training.families import LORA, Grown, write_grown
 from training.examples import Examples, LastItemExamples, WindowExamples
 from training.fitting import CurvePoint, Fit, curve_of, fit, newest_checkpoint, training_arguments
 from training.lora import add_lora
+from training.proof import Probe
 from training.recipe_model import Fitting
 
 QUICK = {
@@ -205,6 +206,33 @@ def test_by_default_the_best_is_the_lowest_validation_loss(llama: Grown, tmp_pat
     losses = [point.validation_loss for point in result.curve]
     assert losses[-1] > min(losses)
     assert equal(weights(model), seen[losses.index(min(losses))])
+
+
+@pytest.mark.parametrize("family", ["llama", "t5"])
+def test_a_batch_in_pieces_has_the_loss_and_the_step_of_the_whole(
+    llama: Grown, t5: Grown, tmp_path: Path, family: str
+) -> None:
+    """T5 gives a mean over the piece whatever it is told of the whole batch."""
+    grown = llama if family == "llama" else t5
+    pieces = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 4}
+    plain = QUICK | {"max_steps": 2, "max_grad_norm": 0.1, "optim": "sgd"}
+    found = [Run(grown, tmp_path / name, plain | way).fit() for name, way in (("whole", {}), ("pieces", pieces))]
+    losses = [[(point.training_loss, point.validation_loss) for point in result.curve] for _, result in found]
+    assert np.allclose(*losses, rtol=1e-3)
+    whole, in_pieces = (weights(model) for model, _ in found)
+    assert all(torch.allclose(whole[name], in_pieces[name], atol=1e-5) for name in whole)
+
+
+@pytest.mark.parametrize("lora", [False, True])
+def test_mixed_precision_ends_with_training(llama: Grown, tmp_path: Path, lora: bool) -> None:
+    """Else the proof of the merged model would compare it with one that rounds to bfloat16, and always fail."""
+    arguments = QUICK | {"bf16": True, "use_cpu": True, "max_steps": 2}
+    run = Run(llama, tmp_path, arguments=arguments, lora=lora)
+    model, _ = run.fit()
+    same = run.model()
+    same.load_state_dict(model.state_dict())
+    probes = [Probe.of(one, llama.encoder, "causal").logits for one in (model, same)]
+    assert torch.equal(*probes)
 
 
 def test_a_finished_run_that_is_asked_again_gives_the_same_weights(llama: Grown, tmp_path: Path) -> None:

@@ -65,7 +65,7 @@ def swapped_weights(tensors: dict[str, torch.Tensor]) -> None:
 
 def items(change: Callable[[pa.Table], pa.Table]) -> Damage:
     def damage(bundle: Path) -> None:
-        pq.write_table(change(pq.read_table(bundle / layout.ITEMS, partitioning=None)), bundle / layout.ITEMS)
+        pq.write_table(change(pq.read_table(bundle / layout.ITEMS)), bundle / layout.ITEMS)
 
     return damage
 
@@ -105,7 +105,7 @@ def item_tokens(change: Callable[[list[list[int]]], object]) -> Damage:
     def damage(bundle: Path) -> dict[str, Any]:
         token_ids = json.loads((bundle / layout.MANIFEST).read_text())["item_token_ids"]
         change(token_ids)
-        table = pq.read_table(bundle / layout.ITEMS, partitioning=None)
+        table = pq.read_table(bundle / layout.ITEMS)
         paths = np.array(
             [
                 [token_ids[level][code] for level, code in enumerate(codes)]

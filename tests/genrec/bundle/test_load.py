@@ -46,11 +46,6 @@ def test_a_bundle_may_be_given_as_text(causal_bundle_path: Path) -> None:
     assert load_bundle(str(causal_bundle_path)).manifest.name == "tiny"
 
 
-def test_the_names_of_directories_above_are_no_columns(causal_bundle_path: Path, tmp_path: Path) -> None:
-    bundle = load_bundle(shutil.copytree(causal_bundle_path, tmp_path / "date=2025" / "tiny"))
-    assert list(bundle.catalog.columns) == ["title", "year"]
-
-
 def test_a_path_that_is_no_bundle_is_refused(draft: Path, bundle_copy: Path, tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="is not a directory; give the path of a bundle"):
         load_bundle(tmp_path / "nothing")

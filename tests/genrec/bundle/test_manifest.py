@@ -112,6 +112,7 @@ def test_sealing_gives_files_date_and_version(tmp_path: Path) -> None:
         (fixture(generation={"length_penalty": -0.1}), "key generation.length_penalty"),
         (fixture(generation={"length_penalty": 1e9}), "key generation.length_penalty"),
         (fixture(golden={"score_tolerance": 0.0}), "key golden.score_tolerance"),
+        (fixture(golden={"score_tolerance": float("inf")}), "key golden.score_tolerance"),
         (fixture(golden={"reduced_overlap": 1.5}), "key golden.reduced_overlap"),
         (fixture(files={"a": {"bytes": 1, "sha256": "xyz"}}), "key files.a.sha256"),
         (fixture(files={"a": {"bytes": -1, "sha256": "0" * 64}}), "key files.a.bytes"),

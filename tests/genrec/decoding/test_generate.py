@@ -291,9 +291,24 @@ def test_weights_that_break_after_loading_are_an_error_not_an_answer(
     with torch.no_grad():
         weight = recommender.bundle.model.get_input_embeddings().weight
         weight[slice(None) if whole else token] = value
-    queries = [query_of(recommender, history, excluded) for history, excluded in BATCH[3 - num_queries : 3]]
+    queries = [query_of(recommender, history, excluded) for history, excluded in BATCH[:num_queries]]
     with pytest.raises(EngineError, match="NaN log-probabilities"):
         recommender.engine.search(queries, EVERYTHING)
+
+
+def test_a_broken_request_beside_a_sound_one_is_an_error_too(causal_bundle_path: Path) -> None:
+    recommender = Recommender.of(load_bundle(causal_bundle_path))
+    trie = recommender.bundle.trie
+    broken = int(trie.token[0][1])
+    touched = set(range(trie.first_leaf[1][1], trie.first_leaf[1][2]))  # the items that start with the broken token
+    with torch.no_grad():
+        recommender.bundle.model.get_input_embeddings().weight[broken] = torch.nan
+    encode = recommender.bundle.encoder.encode
+    sound = Query(encode([0]), AllowedItems.all_but(NUM_ITEMS, touched))
+    assert len(recommender.engine.search([sound], EVERYTHING)[0].rows) == NUM_ITEMS - len(touched)
+    hopeless = Query(encode([min(touched)]), AllowedItems.all_but(NUM_ITEMS, range(1, NUM_ITEMS)))
+    with pytest.raises(EngineError, match="NaN log-probabilities"):
+        recommender.engine.search([sound, hopeless], EVERYTHING)
 
 
 def test_a_search_that_loses_an_allowed_item_is_an_error(causal: Recommender) -> None:

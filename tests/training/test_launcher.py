@@ -1,0 +1,82 @@
+"""Two processes under torchrun on the CPU: what a user with two accelerators starts."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from genrec.recommender import Recommender
+from tests.training.runs import SHORT, ran
+from training.fit_report import read_curve
+
+pytestmark = pytest.mark.system
+
+# Every process notes what it writes, makes, renames or removes.
+AUDIT = """
+import os, sys
+
+rank, work = os.environ.get("RANK"), os.environ["AUDIT_WORK"]
+if rank is not None:
+    log = os.open(os.environ["AUDIT_LOG"] + rank, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+
+    def note(event, args):
+        wrote = event == "open" and isinstance(args[2], int) and args[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
+        if (wrote or event in ("os.mkdir", "os.rename", "os.remove", "os.rmdir")) and str(args[0]).startswith(work):
+            os.write(log, f"{event} {args[0]}\\n".encode())
+
+    sys.addaudithook(note)
+"""
+
+
+@pytest.fixture(scope="module")
+def launched(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, dict[str, list[str]]]:
+    """The work directory, what was said, and what each rank wrote there."""
+    root = tmp_path_factory.mktemp("launched")
+    (root / "sitecustomize.py").write_text(AUDIT)
+    work = root / "work"
+    environment = os.environ | {
+        "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1", "AUDIT_WORK": str(work), "AUDIT_LOG": str(root / "rank"),
+    }  # fmt: skip
+    settings = [word for override in SHORT for word in ("--set", override)]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m"]
+    done = subprocess.run(
+        [*launcher, "genrec", "train", "tiny-causal", *settings, "--work", str(work), "--output", str(root / "bundle")],
+        env=environment, capture_output=True, text=True, timeout=110, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    wrote = {rank: (root / f"rank{rank}").read_text().splitlines() for rank in "01"}
+    return work, done.stdout + done.stderr, wrote
+
+
+def test_each_stage_is_run_and_told_once(launched: tuple[Path, str, dict[str, list[str]]]) -> None:
+    _, said, _ = launched
+    assert ran(said.splitlines()) == [
+        "prepare", "embed", "quantize", "vocabulary", "pretrain", "finetune", "merge", "assemble", "evaluate", "seal",
+    ]  # fmt: skip
+    assert said.count("gradient proof: 20/20") == said.count("merge proof:") == 1
+    assert said.count("pretrain: validation recall@10") == said.count("finetune: validation recall@10") == 1
+    assert "Warning" not in said
+
+
+def test_only_the_first_process_writes(launched: tuple[Path, str, dict[str, list[str]]]) -> None:
+    _, _, wrote = launched
+    assert any(line.startswith("os.rename") for line in wrote["0"])
+    # but for the state of its generator, which each rank puts into the Trainer's checkpoints
+    assert all(line.startswith("os.mkdir") and "/checkpoints/checkpoint-" in line for line in wrote["1"])
+
+
+def test_the_result_has_the_form_of_one_that_a_single_process_made(
+    launched: tuple[Path, str, dict[str, list[str]]],
+) -> None:
+    work, _, _ = launched
+    for stage in ("pretrain", "finetune"):
+        assert all(0 < point.validation_loss < 10 for point in read_curve(work / stage))
+    fit = json.loads((work / "finetune" / "fit.json").read_text())
+    assert fit["steps"] == 2 * 2  # two epochs of 240 windows, 64 a step to each of two processes
+    assert {path.name for path in (work / "finetune").iterdir()} == {
+        "adapter", "checkpoints", "fit.json", "probe.safetensors", "stage.json"
+    }  # fmt: skip
+    assert Recommender.load(work.parent / "bundle", device="cpu").bundle.manifest.name == "tiny-causal"
