@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt \
            $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
-.PHONY: help demo bundle test test-system check lint types floors format clean
+.PHONY: help demo bundle test test-system docker-test check lint types floors format clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -28,6 +28,9 @@ test: $(VENV)/.installed-dev ## fast tests
 
 test-system: $(VENV)/.installed-dev ## tests with real processes and sockets
 	$(BIN)/pytest -q -m system
+
+docker-test: ## the images and compose file in a real Docker engine
+	TORCH_INDEX='$(TORCH_INDEX)' scripts/docker_test.sh
 
 check: lint types floors test ## lint, types, import contracts, fast tests
 

@@ -41,8 +41,10 @@ class CatalogBrowser:
         self._by_popularity = catalog.most_popular()
         column = title_column(catalog)
         titles = catalog.item_ids if column is None else catalog.metadata.column(column)
+        titles = titles.cast(pa.large_string())  # a bundle may hold either kind, and an Arrow kernel takes one
+        nothing, space = (pa.scalar(text, pa.large_string()) for text in ("", " "))
         # A space in front: where a word begins is then a plain substring.
-        self._titles = pc.binary_join_element_wise("", pc.utf8_lower(pc.fill_null(titles, "")), " ")
+        self._titles = pc.binary_join_element_wise(nothing, pc.utf8_lower(pc.fill_null(titles, nothing)), space)
 
     def search(self, query: str, limit: int) -> Matches:
         """Items whose title (whose id, in a catalog without text) holds every word of `query`.

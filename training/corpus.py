@@ -75,14 +75,16 @@ class Corpus:
             DataError: nobody has two training items, so nothing follows anything.
             RecipeError: items are to be hidden, and the tokenizer has no token for it.
         """
-        sequences = [sequence for sequence in self.sequences.training_sequences() if len(sequence) > 1]
+        whole, whole_times = self.sequences.training_sequences(), self.sequences.training_times()
+        sequences = [sequence for sequence in whole if len(sequence) > 1]
+        times = [times for times in whole_times if len(times) > 1] if settings.reorder_ties else None
         if not sequences:
             raise DataError(
                 "no user has two training interactions, so there is nothing to learn from; give longer histories, or "
                 "lower the filters of [prepare]."
             )
         examples: Examples = (
-            WindowExamples(self.encoder, sequences, self.seed)
+            WindowExamples(self.encoder, sequences, self.seed, times)
             if settings.examples == "window"
             else LastItemExamples(self.encoder, self.architecture, sequences, [1] * len(sequences))
         )

@@ -81,23 +81,35 @@ class WindowExamples(Dataset[Example]):
     A sequence gives as many windows an epoch as it takes to cover it, each from a random place. Places follow from seed
     and epoch alone: torch's global generator is not where it was when a run goes on in the middle of an epoch.
 
+    Items of one time have no order. Given `times`, they are put in another one every epoch, so that none is learnt.
+
     Attributes:
         encoder: items -> ids; a window is as long as its longest history plus the target.
         sequences: item rows of each user, oldest first, at least 2 each.
         seed: of the places.
+        times: of each item of each sequence, never descending; None keeps the order as it is.
     """
 
     encoder: HistoryEncoder
     sequences: Sequence[Sequence32]
     seed: int
+    times: Sequence[npt.NDArray[np.int64]] | None = None
     _places: npt.NDArray[np.float64] = field(init=False, repr=False)
+    _ordered: Sequence[Sequence32] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         self.set_epoch(0)
 
     def set_epoch(self, epoch: int) -> None:
-        """Draw where the windows of this epoch begin, as shares of what is possible."""
-        self._places = np.random.default_rng((self.seed, epoch)).random(len(self))
+        """Draw where the windows of this epoch begin, as shares of what is possible, and the order within ties."""
+        rng = np.random.default_rng((self.seed, epoch))
+        self._places = rng.random(len(self))
+        self._ordered = self.sequences
+        if self.times is not None:
+            self._ordered = [
+                sequence[np.lexsort((rng.random(len(sequence)), times))]
+                for sequence, times in zip(self.sequences, self.times, strict=True)
+            ]
 
     @property
     def window_items(self) -> int:
@@ -113,12 +125,13 @@ class WindowExamples(Dataset[Example]):
         return len(self._users)
 
     def __getitem__(self, index: int) -> Example:
-        sequence = self.sequences[self._users[index]]
+        sequence = self._ordered[self._users[index]]
         spare = len(sequence) - self.window_items
-        # A start may lie before the sequence: then the window is shorter, and the oldest items are seen at its head. It
-        # keeps two items, for the first one may be without a loss.
-        earliest = -min(self.window_items // 2, self.window_items - 2) if spare > 0 else 0
-        start = earliest + int(self._places[index] * (max(spare, 0) - earliest + 1))
+        # Few places reach the ends of a sequence, so half a window is added on either side. Beyond the oldest item the
+        # window is shorter, and keeps two items, for the first may be without a loss. Beyond the newest it is the
+        # newest whole window: what follows a long history is what will be asked.
+        beyond = min(self.window_items // 2, self.window_items - 2) if spare > 0 else 0
+        start = min(int(self._places[index] * (max(spare, 0) + 2 * beyond + 1)) - beyond, max(spare, 0))
         rows = sequence[max(start, 0) : start + self.window_items].tolist()
         input_ids, labels = self.encoder.window(rows)
         return {"input_ids": input_ids, "labels": labels}

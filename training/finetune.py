@@ -50,7 +50,7 @@ def run(context: StageContext) -> None:
         settings=settings,
         seed=context.recipe.seed,
         output=context.output / "checkpoints",
-        recall=corpus.recall(settings.validation_users),
+        recall=corpus.recall(settings.recall_users),
         progress=progress,
         label="finetune",
     )

@@ -27,6 +27,7 @@ from genrec.recommender import Request
 from genrec.semantic_id import Catalog
 from training.import_codes import OnCollision, Reassigned, read_imported_codes
 from training.prepare_read import read_items
+from training.prepare_write import plain_table
 from training.progress import Progress
 from training.recipe_data import ItemsSource
 from training.seal import answer_golden, scored_lists
@@ -109,7 +110,7 @@ def import_checkpoint(
     for note in codes.notes:
         progress.say(note)
     catalog = Catalog(
-        pa.array(ids, pa.string()), codes.codes, np.zeros(len(ids), dtype=np.int64), table.drop("item_id").to_arrow()
+        pa.array(ids, pa.string()), codes.codes, np.zeros(len(ids), dtype=np.int64), plain_table(table.drop("item_id"))
     )
     manifest = Manifest(
         name=name,
@@ -207,12 +208,12 @@ def _json(value: object) -> str:
 
 def _card(manifest: Manifest, num_items: int, reassigned: Sequence[Reassigned]) -> str:
     moved = (
-        f"{len(reassigned):,} items shared their semantic ID with another and have a last code here that the checkpoint "
-        "was not trained with; `training/reassigned.json` lists them. "
+        f"{len(reassigned):,} items shared their semantic ID with another and have a last code here that the "
+        "checkpoint was not trained with; `training/reassigned.json` lists them. "
     )
     return (
         f"# {manifest.name}\n\nA bundle of genrec, imported from the checkpoint `{manifest.provenance['base_model']}`: "
         f"{manifest.architecture}, {num_items:,} items, {manifest.num_levels} levels of "
-        f"{', '.join(map(str, manifest.codebook_sizes))} codes. {moved if reassigned else ''}It was not evaluated here: "
-        "`genrec evaluate` does that, given prepared interactions.\n"
+        f"{', '.join(map(str, manifest.codebook_sizes))} codes. {moved if reassigned else ''}It was not evaluated "
+        "here: `genrec evaluate` does that, given prepared interactions.\n"
     )

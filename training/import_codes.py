@@ -10,10 +10,11 @@ from string import ascii_lowercase
 from typing import Literal, cast
 
 import numpy as np
+import numpy.typing as npt
 
 from genrec.errors import DataError
 from genrec.item_tokens import MAX_LEVELS
-from training.quantize_collisions import count_collisions, free_last_codes, group_of, twins
+from training.quantize_collisions import count_collisions, free_last_codes, twins
 from training.quantize_given import GivenQuantizer
 from training.quantizer import CodeArray, ItemVectors
 from training.recipe_data import GivenCodes
@@ -110,7 +111,7 @@ def _token_ids(
         for token in tokens:
             if token not in vocabulary:
                 raise DataError(
-                    f"the tokenizer has no token {token!r} (level {level}); say how tokens are spelled with `spelling` "
+                    f"the tokenizer has no token {token!r} (level {level}); say how tokens are spelled with 'spelling' "
                     "in the prompt file, or give the codes as JSON of token strings."
                 )
             if level_of.setdefault(token, level) != level:
@@ -122,31 +123,25 @@ def _token_ids(
     return tuple(levels)
 
 
+def _spelled(row: npt.NDArray[np.int32], names: Sequence[Sequence[Code]]) -> tuple[Code, ...]:
+    return tuple(level[code] for level, code in zip(names, row.tolist(), strict=True))
+
+
 def _refusal(file: Path, codes: CodeArray, names: Sequence[Sequence[Code]], item_ids: Sequence[str]) -> DataError:
-    rows = twins(codes, item_ids)
-    second = rows[0]
-    first = _keeper(codes, second, item_ids)
-    shared = ", ".join(str(level[code]) for level, code in zip(names, codes[second], strict=True))
+    later = twins(codes, item_ids)
+    row, keeper = next(iter(later.items()))
+    shared = ", ".join(map(str, _spelled(codes[row], names)))
     return DataError(
-        f"{file}: items {item_ids[first]!r} and {item_ids[second]!r} share the semantic ID ({shared}), and so do "
-        f"{count_collisions(codes).items:,} items in all; in a bundle each has its own. Give them other codes and train "
-        f"with those, or let --collisions reassign move {len(rows):,} of them to free codes of the last level."
+        f"{file}: {len(later):,} items have the semantic ID of another, such as {item_ids[row]!r} that of "
+        f"{item_ids[keeper]!r}, ({shared}); in a bundle each item has its own. Give them other codes and train with "
+        "those, or let --collisions reassign give them free codes of the last level."
     )
 
 
 def _differences(
     given: CodeArray, now: CodeArray, names: Sequence[Sequence[Code]], item_ids: Sequence[str]
 ) -> tuple[Reassigned, ...]:
-    def spelled(row: np.ndarray) -> tuple[Code, ...]:
-        return tuple(level[code] for level, code in zip(names, row, strict=True))
-
     return tuple(
-        Reassigned(item_ids[row], item_ids[_keeper(given, row, item_ids)], spelled(given[row]), spelled(now[row]))
-        for row in twins(given, item_ids)
+        Reassigned(item_ids[row], item_ids[keeper], _spelled(given[row], names), _spelled(now[row], names))
+        for row, keeper in twins(given, item_ids).items()
     )
-
-
-def _keeper(codes: CodeArray, row: int, item_ids: Sequence[str]) -> int:
-    """The item that keeps the codes which the one in `row` shares with it."""
-    groups = group_of(codes)
-    return min(np.flatnonzero(groups == groups[row]).tolist(), key=lambda other: item_ids[other])

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from peft import LoraConfig, PeftModel, TaskType, get_peft_model
 from transformers import PreTrainedModel
 
-from genrec.errors import RecipeError
+from genrec.errors import RecipeError, one_line
 from genrec.models import Architecture
 from training.recipe_model import Lora
 from training.vocabulary import is_tied
@@ -21,10 +21,9 @@ def add_lora(model: PreTrainedModel, lora: Lora, architecture: Architecture, tok
     """Wrap `model` so that only LoRA matrices, the rows of item tokens and `modules_to_save` are trained.
 
     Raises:
-        RecipeError: no module matches `target_modules`, or the model cannot take LoRA with new tokens.
+        RecipeError: no module matches `target_modules`, `modules_to_save` has a matrix whose rows are trained already,
+            or the model cannot take LoRA with new tokens.
     """
-    if lora.train_item_tokens:
-        _refuse_saving_what_rows_train(model, lora)
     config = LoraConfig(
         task_type=TaskType.SEQ_2_SEQ_LM if architecture == "seq2seq" else TaskType.CAUSAL_LM,
         r=lora.r,
@@ -39,7 +38,7 @@ def add_lora(model: PreTrainedModel, lora: Lora, architecture: Architecture, tok
     try:
         return get_peft_model(model, config)
     except ValueError as error:
-        raise RecipeError(f"finetune.lora.target_modules = {lora.target_modules!r}: {error}") from error
+        raise RecipeError(f"finetune.lora cannot be put into this model: {one_line(error)}") from error
 
 
 def target_modules(wanted: str | Sequence[str]) -> str | list[str] | None:
@@ -73,23 +72,8 @@ def trainable_tokens(model: PreTrainedModel, token_ids: Sequence[int]) -> TokenR
             "this encoder-decoder model has an output head of its own (T5 v1.1, Flan), and LoRA cannot train its new "
             'tokens in one piece; set finetune.method = "full", or take a T5 v1.0 checkpoint.'
         )
-    return dict.fromkeys(_names_of_both_sides(model), ids)
-
-
-def _names_of_both_sides(model: PreTrainedModel) -> list[str]:
-    """Last names of the input embedding and the output head."""
     names = {id(module): name.rsplit(".", 1)[-1] for name, module in model.named_modules()}
-    return [names[id(module)] for module in (model.get_input_embeddings(), model.get_output_embeddings())]
-
-
-def _refuse_saving_what_rows_train(model: PreTrainedModel, lora: Lora) -> None:
-    sides = _names_of_both_sides(model)
-    for name in lora.modules_to_save:
-        if name.rsplit(".", 1)[-1] in sides:
-            raise RecipeError(
-                f"finetune.lora.modules_to_save has {name!r}, of which the rows of item tokens are trained already; "
-                "remove it, or train the whole matrix with train_item_tokens = false."
-            )
+    return {names[id(module)]: ids for module in (model.get_input_embeddings(), model.get_output_embeddings())}
 
 
 def adapted_modules(model: PeftModel) -> list[str]:

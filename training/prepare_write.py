@@ -61,10 +61,14 @@ def write_items(path: Path, items: pl.DataFrame) -> str:
     Returns:
         Sha256 of all rows as JSON lines.
     """
-    table = items.to_arrow()
-    schema = pa.schema([(field.name, _plain(field.type)) for field in table.schema])
-    pq.write_table(table.cast(schema), path, row_group_size=ROWS_A_GROUP)
+    pq.write_table(plain_table(items), path, row_group_size=ROWS_A_GROUP)
     return hashlib.sha256(items.write_ndjson().encode()).hexdigest()
+
+
+def plain_table(items: pl.DataFrame) -> pa.Table:
+    """Items as Arrow, in the types that readers of a bundle are promised."""
+    table = items.to_arrow()
+    return table.cast(pa.schema([(field.name, _plain(field.type)) for field in table.schema]))
 
 
 def _schema(interactions: Interactions) -> pa.Schema:

@@ -36,7 +36,7 @@ def run(context: StageContext) -> None:
         settings=settings,
         seed=context.recipe.seed,
         output=checkpoints,
-        recall=corpus.recall(settings.validation_users),
+        recall=corpus.recall(settings.recall_users),
         progress=context.progress,
         label="pretrain",
     )

@@ -70,20 +70,19 @@ def reassign_last_code(codes: CodeArray, vectors: FloatArray, codebooks: Sequenc
     return np.concatenate([codes[:, :-1], last[:, None]], axis=1), moved
 
 
-def twins(codes: CodeArray, item_ids: Sequence[str]) -> list[int]:
-    """Rows of items that share their codes with an item whose id comes before theirs, by id."""
-    groups = group_of(codes)
-    seen: set[int] = set()
-    rows = []
+def twins(codes: CodeArray, item_ids: Sequence[str]) -> dict[int, int]:
+    """Row -> the row it shares its codes with: all but the first of each group, by id; and that first one."""
+    groups = group_of(codes).tolist()
+    first: dict[int, int] = {}
+    later: dict[int, int] = {}
     for row in sorted(range(len(codes)), key=item_ids.__getitem__):
-        if groups[row] in seen:
-            rows.append(row)
-        seen.add(int(groups[row]))
-    return rows
+        if first.setdefault(groups[row], row) != row:
+            later[row] = first[groups[row]]
+    return later
 
 
 def free_last_codes(codes: CodeArray, size: int, item_ids: Sequence[str]) -> npt.NDArray[np.int32]:
-    """Other last codes for `twins`: each gets the smallest that no item of its prefix has. Without vectors none is nearer.
+    """Other last codes for `twins`, each the smallest that no item of its prefix has: without vectors none is nearer.
 
     Args:
         codes: (N, L) int32.
@@ -108,8 +107,8 @@ def free_last_codes(codes: CodeArray, size: int, item_ids: Sequence[str]) -> npt
         free = next((code for code in range(size) if code not in used), None)
         if free is None:
             raise DataError(
-                f"item {item_ids[row]!r} shares its codes with another, and all {size:,} codes of the last level are "
-                "taken by items with the same codes before it; give it other codes."
+                f"item {item_ids[row]!r} shares its codes with {item_ids[moved[row]]!r}, and all {size:,} codes of the "
+                "last level are taken by items that share those before it; give it other codes."
             )
         used.add(free)
         last[row] = free

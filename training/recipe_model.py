@@ -68,16 +68,21 @@ class Fitting(Section):
     Attributes:
         examples: `window`: consecutive items with a loss on each of them (causal models only). `last`: a history and
             the item that followed, sliding over the sequence.
+        reorder_ties: Interactions of one user at one time, which have no order, are put in another one every epoch;
+            for `window` only.
         mask_share: So many of the items in the input are hidden while training; labels stay. Against overfitting.
         early_stopping_patience: Stop when validation has not improved for so many evaluations.
-        validation_users: Validation loss and recall while training are measured on so many users, drawn by the seed.
+        validation_users: Validation loss, which chooses the weights, is measured on at most so many users.
+        recall_users: Recall@10 while training, which takes a search, on at most so many.
         training_arguments: Any field of Hugging Face's TrainingArguments.
     """
 
     examples: Literal["window", "last"] = "last"
+    reorder_ties: bool = False
     mask_share: Annotated[float, Field(ge=0, lt=1)] = 0.0
     early_stopping_patience: Count = 10
-    validation_users: Count = 200
+    validation_users: Count = 1_000
+    recall_users: Count = 100
     training_arguments: dict[str, Any] = Field(default_factory=dict)
 
 

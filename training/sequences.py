@@ -43,6 +43,7 @@ class Sequences:
         item_ids: N ids, sorted.
         user_ids: U ids, sorted.
         items: (n,) int32 item rows, user after user, oldest first.
+        times: (n,) int64 milliseconds, never descending within a user.
         starts: (U + 1,) int64; user u has ``items[starts[u]:starts[u + 1]]``.
         validation_starts: (U,) int64; what lies before it in the user's range is training.
         test_starts: (U,) int64; from here to the end of the user's range is test.
@@ -51,14 +52,18 @@ class Sequences:
     item_ids: Sequence[str]
     user_ids: Sequence[str]
     items: IntArray
+    times: Offsets
     starts: Offsets
     validation_starts: Offsets
     test_starts: Offsets
 
     def training_sequences(self) -> list[IntArray]:
         """The training part of each user that has one: (T,) int32 views, users in order, nothing held out."""
-        ranges = zip(self.starts[:-1].tolist(), self.validation_starts.tolist(), strict=True)
-        return [self.items[start:end] for start, end in ranges if end > start]
+        return [self.items[training] for training in self._training()]
+
+    def training_times(self) -> list[Offsets]:
+        """When each item of `training_sequences` was: (T,) int64 views, milliseconds."""
+        return [self.times[training] for training in self._training()]
 
     def sequences_before_test(self) -> list[IntArray]:
         """The training and validation part of each user: what a model reads of a test user, (T,) int32 views."""
@@ -81,6 +86,10 @@ class Sequences:
         training = np.cumsum(rows[:-1]) > 0
         return np.bincount(self.items[training], minlength=len(self.item_ids)).astype(np.int64)
 
+    def _training(self) -> list[slice]:
+        ranges = zip(self.starts[:-1].tolist(), self.validation_starts.tolist(), strict=True)
+        return [slice(start, end) for start, end in ranges if end > start]
+
     def _cases(self, begins: Offsets, ends: Offsets) -> Iterator[EvaluationCase]:
         """Held-out interactions from begin to end of each user; one without any history asks nothing."""
         for user, (begin, end) in enumerate(zip(begins.tolist(), ends.tolist(), strict=True)):
@@ -99,7 +108,7 @@ def load_sequences(prepare_dir: Path) -> Sequences:
     try:
         table = pq.read_table(
             prepare_dir / "interactions.parquet",
-            columns=["user_id", "item_id", "position", "split"],
+            columns=["user_id", "item_id", "timestamp", "position", "split"],
             read_dictionary=["user_id", "item_id", "split"],
         )
         item_ids = pq.read_table(prepare_dir / "items.parquet", columns=["item_id"])["item_id"].combine_chunks()
@@ -115,7 +124,8 @@ def load_sequences(prepare_dir: Path) -> Sequences:
     if (np.diff(user) < 0).any():
         raise DataError(f"{prepare_dir}/interactions.parquet is not sorted by user; run the prepare stage again")
     check_no_leak(user, table["position"].to_numpy(), split)
-    return _sequences(item_ids.to_pylist(), users.to_pylist(), user, rows.to_numpy()[named].astype(np.int32), split)
+    items, times = rows.to_numpy()[named].astype(np.int32), table["timestamp"].to_numpy()
+    return _sequences(item_ids.to_pylist(), users.to_pylist(), user, items, times, split)
 
 
 def _codes(column: pa.ChunkedArray) -> tuple[pa.Array, IntArray]:
@@ -125,7 +135,7 @@ def _codes(column: pa.ChunkedArray) -> tuple[pa.Array, IntArray]:
 
 
 def _sequences(
-    item_ids: Sequence[str], user_ids: Sequence[str], user: IntArray, items: IntArray, split: Split
+    item_ids: Sequence[str], user_ids: Sequence[str], user: IntArray, items: IntArray, times: Offsets, split: Split
 ) -> Sequences:
     """Find the points in the sorted rows. Users are numbered in order of appearance, which is sorted order."""
     lengths = np.bincount(user, minlength=len(user_ids))
@@ -136,6 +146,7 @@ def _sequences(
         item_ids=item_ids,
         user_ids=user_ids,
         items=items,
+        times=times,
         starts=starts,
         validation_starts=starts[1:] - held_out,
         test_starts=starts[1:] - tested,

@@ -65,7 +65,7 @@ class Source:
         for key, column in columns.items():
             if column not in self.columns:
                 close = difflib.get_close_matches(column, self.columns, n=1, cutoff=0.5)
-                nearest = f"; did you mean {close[0]!r}?" if close else ""
+                nearest = f"; did you mean {close[0]!r}?" if close else "."
                 raise DataError(
                     f"{self.path} has no column {column!r} ([{section}] {key}){nearest} "
                     f"Its columns: {', '.join(self.columns)}"

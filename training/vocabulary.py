@@ -185,7 +185,6 @@ def extend(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, sizes: tu
     if new_rows.stop > model.get_input_embeddings().weight.shape[0]:
         # mean_resizing draws new rows with 1e-9 of the old rows' covariance: all alike, cosine above .99999
         model.resize_token_embeddings(new_rows.stop, mean_resizing=False)
-    model.config.vocab_size = model.get_input_embeddings().weight.shape[0]
     return new_rows
 
 

@@ -19,11 +19,12 @@ def catalogs(draw) -> Catalog:
     codes = np.array([[spelling[code] for code in path] for path in sorted(paths)], dtype=np.int32)
     titles = draw(st.lists(st.lists(st.sampled_from(WORDS), max_size=3), min_size=len(codes), max_size=len(codes)))
     popularity = draw(st.lists(st.integers(0, 5), min_size=len(codes), max_size=len(codes)))
+    kind = draw(st.sampled_from([pa.string(), pa.large_string()]))
     return Catalog(
         pa.array([f"i{row}" for row in range(len(codes))]),
         codes,
         np.array(popularity, dtype=np.int64),
-        pa.table({"title": pa.array([" ".join(words) if words else None for words in titles], pa.string())}),
+        pa.table({"title": pa.array([" ".join(words) if words else None for words in titles], kind)}),
     )
 
 

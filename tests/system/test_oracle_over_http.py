@@ -3,18 +3,16 @@
 The oracle is an independent reading of the bundle: it imports nothing of ours.
 """
 
-import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.system.server import ask, served
+from tests.system.oracle import ORACLE, agree_on_all
 from training.sequences import load_sequences
 
 ROOT = Path(__file__).parents[2]
-ORACLE = ROOT.parent / "shared" / "tools" / "hf_oracle.py"
 NUM_HISTORIES = 200
 
 pytestmark = [
@@ -49,14 +47,4 @@ def test_the_demo_answers_as_transformers_does(exclude_history: bool, tmp_path: 
 def _agree_on_all(bundle: Path, prepared: Path, exclude_history: bool, scratch: Path) -> None:
     sequences = load_sequences(prepared)
     histories = [[sequences.item_ids[row] for row in case.history] for case in sequences.test_cases()[:NUM_HISTORIES]]
-    requests, answers = scratch / "requests.jsonl", scratch / "answers.jsonl"
-    requests.write_text("".join(json.dumps({"history": history}) + "\n" for history in histories))
-    with served(bundle, "--engine", "generate", log=scratch / "log") as client:
-        ask(client, histories, answers, k=10, exclude_history=exclude_history)
-    flags = ["--exclude-history"] if exclude_history else []
-    verdict = subprocess.run(
-        [sys.executable, ORACLE, bundle, requests, "--compare", answers, *flags], capture_output=True, text=True
-    )
-    print(verdict.stdout)
-    assert verdict.returncode == 0, verdict.stdout + verdict.stderr
-    assert f"agree {len(histories)}/{len(histories)}" in verdict.stdout
+    agree_on_all(bundle, histories, exclude_history, scratch)

@@ -27,6 +27,7 @@ def sequences_of(users: list[tuple[list[int], list[int], list[int]]]) -> Sequenc
         item_ids=[f"i{row:02}" for row in range(100)],
         user_ids=[f"u{number}" for number in range(len(users))],
         items=np.array([row for parts in users for part in parts for row in part], dtype=np.int32),
+        times=np.arange(int(ends[-1])),
         starts=ends,
         validation_starts=ends[:-1] + [len(training) for training, _, _ in users],
         test_starts=ends[1:] - [len(test) for _, _, test in users],
@@ -37,7 +38,7 @@ def corpus_of(
     users: list[tuple[list[int], list[int], list[int]]], architecture: Architecture = "causal", newest: int = 4
 ) -> Corpus:
     encoder = HistoryEncoder(Prompt(prefix_ids=(1,), max_history_items=newest), PATHS)
-    return Corpus(sequences_of(users), TOKENS, encoder, architecture, (), seed=3)
+    return Corpus(sequences_of(users), TOKENS, encoder, architecture, (), mask_id=None, seed=3)
 
 
 def rows_of(ids: list[int]) -> list[int]:

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from genrec.history import IGNORE, HistoryEncoder, Prompt
 from genrec.models import Architecture
-from training.examples import Collator, LastItemExamples, WindowExamples
+from training.examples import Collator, LastItemExamples, MaskedExamples, WindowExamples
 
 LEVELS = 2
 # Item r is the path (100 + r, 200 + r): an item is known again by its first token.
@@ -79,6 +79,48 @@ def test_over_many_epochs_windows_reach_every_item_of_a_long_sequence_as_a_targe
         for index in range(len(examples)):
             seen |= {label - 100 for label in examples[index]["labels"] if 100 <= label < 200}
     assert seen == set(range(1, 30))
+
+
+def test_the_newest_item_is_a_target_about_as_often_as_any_other() -> None:
+    sequence = np.arange(30, dtype=np.int32)
+    examples = WindowExamples(encoder((3,), (), (), 9), [sequence], seed=1)
+    counts = np.zeros(30)
+    for epoch in range(300):
+        examples.set_epoch(epoch)
+        for index in range(len(examples)):
+            for label in examples[index]["labels"]:
+                if 100 <= label < 200:
+                    counts[label - 100] += 1
+    assert counts.min() > 0.4 * counts.mean()
+
+
+def test_items_of_one_time_come_in_another_order_every_epoch_and_no_others_do() -> None:
+    sequence, times = np.arange(8, dtype=np.int32), np.array([1, 1, 1, 1, 2, 3, 3, 4])
+    examples = WindowExamples(encoder((3,), (), (), 9), [sequence], seed=1, times=[times])
+    orders = set()
+    for epoch in range(20):
+        examples.set_epoch(epoch)
+        order = items_of(examples[0]["input_ids"])
+        assert times[order].tolist() == times.tolist()
+        orders.add(tuple(order))
+    assert len(orders) > 10
+
+
+def test_hidden_items_are_whole_items_of_the_input_and_labels_stay() -> None:
+    plain = WindowExamples(encoder((3,), (), (), 9), [np.arange(10, dtype=np.int32)] * 30, seed=1)
+    tokens = np.arange(100, 300)
+    masked = MaskedExamples(plain, tokens, LEVELS, share=0.3, mask_id=2, seed=5)
+    hidden = 0
+    for index in range(len(masked)):
+        before, after = plain[index], masked[index]
+        assert after["labels"] == before["labels"] and len(after["input_ids"]) == len(before["input_ids"])
+        pairs = list(zip(before["input_ids"][1:], after["input_ids"][1:], strict=True))
+        for at in range(0, len(pairs), LEVELS):
+            item = pairs[at : at + LEVELS]
+            whole = all(new == 2 for _, new in item)
+            assert whole or all(old == new for old, new in item)
+            hidden += whole
+    assert 0.2 < hidden / 300 < 0.4
 
 
 def test_windows_follow_from_seed_and_epoch_and_nothing_else() -> None:

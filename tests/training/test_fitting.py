@@ -10,6 +10,7 @@ from transformers import PreTrainedModel, set_seed
 from genrec.errors import RecipeError
 from tests.training.bench import RememberingProgress
 from tests.training.families import LORA, Grown, write_grown
+from training import fitting
 from training.examples import Examples, LastItemExamples, WindowExamples
 from training.fitting import CurvePoint, Fit, curve_of, fit, newest_checkpoint, training_arguments
 from training.lora import add_lora
@@ -312,3 +313,10 @@ def test_an_argument_that_the_stage_sets_is_refused(name: str) -> None:
 def test_a_value_that_cannot_be_is_refused_before_training(given: dict[str, object], told: str) -> None:
     with pytest.raises(RecipeError, match=f"training_arguments.*{told}"):
         arguments(**given)
+
+
+def test_processes_that_were_launched_and_would_train_apart_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As accelerate has it where there is no accelerator and nothing says so: every one would write every file."""
+    monkeypatch.setattr(fitting, "world_size", lambda: 2)
+    with pytest.raises(RecipeError, match="2 processes were launched, but 1 would train together"):
+        arguments()

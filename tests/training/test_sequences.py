@@ -27,7 +27,7 @@ ROWS: list[Row] = [
 
 def written(folder: Path, rows: list[Row] = ROWS, items: str = "abcd") -> Path:
     pl.DataFrame(rows, ["user_id", "item_id", "position", "split"], orient="row").with_columns(
-        pl.col("position").cast(pl.Int32)
+        pl.col("position").cast(pl.Int32), timestamp=pl.col("position").cast(pl.Int64) * 1_000
     ).write_parquet(folder / "interactions.parquet")
     pl.DataFrame({"item_id": list(items)}).write_parquet(folder / "items.parquet")
     return folder
@@ -43,6 +43,7 @@ def test_items_are_rows_of_the_items_file(tmp_path: Path) -> None:
     assert sequences.user_ids == ["u0", "u1", "u2", "u3"]
     assert sequences.items.dtype == np.int32
     assert [sequence.tolist() for sequence in sequences.training_sequences()] == [[1, 2], [3]]
+    assert [times.tolist() for times in sequences.training_times()] == [[0, 1_000], [0]]
 
 
 def test_a_validation_history_is_training_and_a_test_history_holds_validation_too(tmp_path: Path) -> None:

@@ -127,7 +127,7 @@ def test_a_checkpoint_that_is_not_there_is_named(tmp_path: Path) -> None:
         {"model_type": "t5"},
         {"model_type": "llama", "hidden_size": "wide"},
         {"model_type": "llama", "hidden_size": 30, "num_attention_heads": 7},
-        {"model_type": "llama", "hiden_size": 32},
+        {"model_type": "llama", "hidden_size": 16, "num_attention_heads": 2, "num_hidden_layers": 1, "hiden_act": "x"},
     ],
     ids=["unknown", "wrong architecture", "wrong type", "heads do not divide", "misspelt"],
 )
@@ -137,10 +137,11 @@ def test_a_config_that_makes_no_model_is_an_error_of_the_recipe(config: dict[str
 
 
 def test_a_misspelt_key_of_the_config_is_named_with_the_nearest() -> None:
-    with pytest.raises(RecipeError, match=r"'hiden_size'.*nearest is 'hidden_size'"):
-        load_base(Model(config={"model_type": "llama", "hiden_size": 32}))
-    old = {"model_type": "llama", "hidden_size": 16, "num_attention_heads": 2, "num_hidden_layers": 1}
-    base, _ = load_base(Model(config={**old, "rope_theta": 500.0, "pad_token_id": 0}))
+    """transformers would take it for an attribute of a user's own, and build a model of the default size."""
+    small = {"model_type": "llama", "hidden_size": 16, "num_attention_heads": 2, "num_hidden_layers": 1}
+    with pytest.raises(RecipeError, match=r"'hiden_act'.*nearest is 'hidden_act'"):
+        load_base(Model(config={**small, "hiden_act": "silu"}))
+    base, _ = load_base(Model(config={**small, "rope_theta": 500.0, "pad_token_id": 0}))
     assert base.config.rope_parameters["rope_theta"] == 500.0
 
 
@@ -194,6 +195,8 @@ def test_the_stage_makes_a_model_from_a_config_and_repeats_itself(tmp_path: Path
     for name in ("model/model.safetensors", "model/config.json", "model/tokenizer.json", "item_tokens.json"):
         assert (first / name).read_bytes() == (again / name).read_bytes()
     assert read_item_tokens(first).token_ids[0] == (4, 5, 6, 7)
+    rows = load_trainable(first / "model", "seq2seq").get_input_embeddings().weight.detach()
+    assert 0.5 < rows[4:].std() / rows[:4].std() < 2
 
 
 def test_the_stage_finds_a_wrong_prompt_before_anything_is_trained(tmp_path: Path) -> None:

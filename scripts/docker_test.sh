@@ -1,0 +1,141 @@
+#!/usr/bin/env bash
+# Builds the images and takes `docker compose up` through a real engine: a built-in recipe, a restart, a refused recipe and
+# a user's own files. Everything is asked from outside the containers. `make docker-test` runs it.
+#
+# DOCKER_HOST_SCRIPT  gives a machine an engine (`up`) and takes it away again (`down`); without one, an engine that is
+#                     already there is used
+# TORCH_INDEX         another wheel index for PyTorch
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+host=${DOCKER_HOST_SCRIPT:-../shared/tools/docker_host.sh}
+films=../shared/data/movietweetings
+export DOCKER_BUILDKIT=0 COMPOSE_DOCKER_CLI_BUILD=0   # the classic builder is everywhere, buildx is not
+export COMPOSE_PROJECT_NAME=genrec-test               # no user's volumes
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
+export RECIPE=tiny-causal BUNDLE=tiny DATA_DIR PORT TORCH_INDEX=${TORCH_INDEX:-}
+grace_s=40
+scratch=$(mktemp -d)
+DATA_DIR=$scratch
+passed=0
+
+if [ -x "$host" ]; then
+  "$host" up
+elif ! docker info >/dev/null 2>&1; then
+  echo "skipped: no Docker engine, and no script at $host that would start one (DOCKER_HOST_SCRIPT)"
+  exit 0
+fi
+
+if docker compose version >/dev/null 2>&1; then compose() { docker compose "$@"; }; else compose() { docker-compose "$@"; }; fi
+
+clean_up() {
+  code=$?
+  trap - EXIT
+  [ $code = 0 ] || compose logs --tail 40 || true
+  compose down --volumes --timeout 5 >/dev/null 2>&1 || true
+  if [ -x "$host" ]; then "$host" down || true; fi
+  rm -rf "$scratch"
+  [ $code = 0 ] || echo "FAILED after $passed checks"
+  exit $code
+}
+trap clean_up EXIT
+
+check() { # check WHAT COMMAND…
+  local what=$1
+  shift
+  if "$@" >"$scratch/said" 2>&1; then
+    passed=$((passed + 1))
+    echo "ok    $what"
+  else
+    echo "WRONG $what: $*"
+    sed 's/^/      /' "$scratch/said"
+    return 1
+  fi
+}
+refused() { ! "$@"; }
+container() { compose ps --quiet "$1"; }
+inside() { docker exec "$(container service)" "$@"; }
+state() { docker inspect --format "{{.State.$1}}" "$(container service)"; }
+get() { curl --silent --show-error --fail --max-time 60 "$@"; }
+recommend() { # recommend K HISTORY…: from outside, by the published port
+  local k=$1 history
+  shift
+  history=$(printf '"%s",' "$@")
+  get "127.0.0.1:$PORT/recommend" -H 'content-type: application/json' -d "{\"history\": [${history%,}], \"k\": $k}"
+}
+answers() { # answers K HISTORY…: k different items of the model's own, and no history item unknown
+  recommend "$@" | python3 -c "
+import json, sys
+answer = json.load(sys.stdin)
+items = {item['item_id'] for item in answer['items'] if item['source'] == 'model'}
+sys.exit(len(items) != $1 or bool(answer['unknown_items']) or answer['history_used'] != $# - 1)"
+}
+becomes_healthy() {
+  for _ in $(seq 180); do
+    [ "$(state Health.Status)" != healthy ] || return 0
+    sleep 1
+  done
+  state Health.Status
+  return 1
+}
+stops_with_0_in_time() {
+  local before=$SECONDS
+  docker stop --time $grace_s "$(container service)" >/dev/null
+  [ "$(state ExitCode)" = 0 ] && [ $((SECONDS - before)) -lt $grace_s ]
+}
+free_port() { python3 -c "import socket; s = socket.socket(); s.bind(('127.0.0.1', 0)); print(s.getsockname()[1])"; }
+PORT=$(free_port)
+
+echo "== images"
+# The torch that pip finds outside, for images that see less of this machine than pip does.
+[ -d wheels ] || python3 -m pip download --quiet --no-deps --only-binary=:all: --python-version 3.11 \
+  --constraint constraints.txt ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} --dest wheels torch
+compose down --volumes >/dev/null 2>&1 || true
+compose build >"$scratch/build" 2>&1 || { tail -40 "$scratch/build"; exit 1; }
+
+echo "== recipe $RECIPE"
+check "up trains and starts the service" compose up -d
+check "the service becomes healthy" becomes_healthy
+check "POST /recommend answers 5 items" answers 5 co00 co03
+echo "      $(recommend 2 co00 co03)"
+check "it runs as user 10001" test "$(inside id -u)" = 10001
+check "its root filesystem is read-only" refused inside touch /genrec/written
+check "its bundles are read-only" refused inside touch /genrec/bundles/written
+check "/tmp can be written" inside touch /tmp/written
+check "it has no capability" inside grep -q '^CapEff:.0000000000000000$' /proc/self/status
+check "it gains no privilege" inside grep -q '^NoNewPrivs:.1$' /proc/self/status
+check "it is published on loopback only" test "$(docker port "$(container service)")" = "$PORT/tcp -> 127.0.0.1:$PORT"
+for module in peft sklearn matplotlib accelerate polars; do
+  check "its image has no $module" refused inside python -c "import $module"
+done
+check "its image has no tests" inside python -c "from importlib.util import find_spec; assert not find_spec('tests')"
+version=$(get "127.0.0.1:$PORT/info" | python3 -c "import json, sys; print(json.load(sys.stdin)['bundle']['version'])")
+
+echo "== stop and start again"
+check "SIGTERM ends it within the grace period, with 0" stops_with_0_in_time
+check "up again" compose up -d
+check "nothing was trained again" test "$(docker logs --tail 1 "$(container train)" 2>&1)" = "the bundle tiny is there: nothing to train"
+check "the service becomes healthy" becomes_healthy
+check "it serves the same bundle" grep -q "\"$version\"" <(get "127.0.0.1:$PORT/info")
+
+echo "== a recipe that is refused"
+export RECIPE=no-such-recipe BUNDLE=none
+check "up fails" refused compose up -d
+check "train ended with 65" test "$(docker inspect --format '{{.State.ExitCode}}' "$(container train)")" = 65
+
+if [ -d "$films" ]; then
+  echo "== a user's own files"
+  export RECIPE=data/my-recipe.toml BUNDLE=films
+  chmod 755 "$scratch"
+  python3 scripts/foreign_data.py "$films" training/recipes/own-data.toml "$scratch"
+  check "up trains on them and starts the service" compose up -d
+  check "the service becomes healthy" becomes_healthy
+  mapfile -t popular < <(get "127.0.0.1:$PORT/v1/items?limit=3" | python3 -c "
+import json, sys
+for item in json.load(sys.stdin)['items']: print(item['item_id'])")
+  check "POST /recommend answers 10 items for ${popular[*]}" answers 10 "${popular[@]}"
+  echo "      $(recommend 1 "${popular[@]}")"
+else
+  echo "skipped: a user's own files (no $films)"
+fi
+echo "$passed passed, 0 failed"

@@ -1,0 +1,168 @@
+"""The rows to score: each a request to the recommender, or the sentence on why it is none.
+
+A row is what `POST /recommend` would be sent, so the same wire type checks it. Rows come in shards of fixed row ranges.
+Knows no model and no output.
+"""
+
+import difflib
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+from genrec.errors import DataError, RequestError
+from genrec.recommender import Request
+from service.schemas import RecommendRequest
+from service.score_formats import Fields, RawRow, columns_of, format_of, read_rows
+from service.validation import refusal
+
+REQUIRED = ("user_id", "history")
+COLUMNS = (*REQUIRED, "k", "exclude", "exclude_history", "num_beams", "filter")
+
+_USER_ID = TypeAdapter(Annotated[str, Field(strict=True, min_length=1, max_length=512)])
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of the input: either `request` or `error` is there.
+
+    Attributes:
+        user_id: whose history it is; None where that could not be read.
+        request: what the recommender is asked.
+        error: why it cannot be asked.
+    """
+
+    user_id: str | None
+    request: Request | None
+    error: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """A fixed range of rows, which becomes one part of the output.
+
+    Attributes:
+        number: from 0.
+        first_row: its first row's number in the input, from 0.
+        rows: in order.
+        fraction: how much of the input has been read with its last row.
+    """
+
+    number: int
+    first_row: int
+    rows: Sequence[Row]
+    fraction: float
+
+
+@dataclass(frozen=True)
+class RowParser:
+    """From fields to a request.
+
+    Attributes:
+        defaults: fields of a row that does not give them.
+        validate: the bundle's own limits, `Recommender.validate`.
+    """
+
+    defaults: Mapping[str, object]
+    validate: Callable[[Request], None]
+
+    def __call__(self, raw: RawRow) -> Row:
+        """The row; never raises for what is in it."""
+        user_id = None
+        try:
+            fields = {name: value for name, value in raw.fields().items() if value is not None}
+            user_id = _user_id(fields.pop("user_id", None))
+            return Row(user_id, self._request(fields), None)
+        except RequestError as error:
+            return Row(user_id, None, f"{error.pointer} {error}".strip())
+
+    def _request(self, fields: Fields) -> Request:
+        if unknown := [name for name in fields if name not in COLUMNS]:
+            raise RequestError(_unknown(unknown[0]))
+        if "filter" in fields:
+            raise RequestError("filter is not supported yet; leave it out.", "/filter")
+        asked = {**self.defaults, **{name: _with_text_ids(value) for name, value in fields.items()}}
+        try:
+            sent = RecommendRequest.model_validate(asked)
+        except ValidationError as error:
+            raise refusal(error.errors(include_url=False), asked) from error
+        request = Request(
+            history=[entry if isinstance(entry, str) else entry.item_id for entry in sent.history],
+            k=sent.k,
+            exclude=sent.exclude,
+            exclude_history=sent.exclude_history,
+            num_beams=sent.num_beams,
+            fallback=sent.fallback,
+        )
+        self.validate(request)
+        return request
+
+
+class ScoreInput:
+    """A file of rows, in shards.
+
+    Attributes:
+        num_rows, num_shards: how many have been read, those that were passed over included.
+    """
+
+    def __init__(self, path: Path, shard_rows: int) -> None:
+        """Reads the columns, no row.
+
+        Raises:
+            DataError: no such file, not a format we read, a column that we do not know or miss.
+        """
+        self.path = path
+        self.format = format_of(path)
+        self.num_rows = self.num_shards = 0
+        self._shard_rows = shard_rows
+        self._check_columns()
+
+    def shards(self, parse: Callable[[RawRow], Row], done: Collection[int]) -> Iterator[Shard]:
+        """The shards that are not `done`, in order; the rows of one that is done are passed over unparsed.
+
+        Raises:
+            DataError: the file is broken from some row on.
+        """
+        rows = read_rows(self.path)
+        while raws := list(islice(rows, self._shard_rows)):
+            number, first_row = self.num_shards, self.num_rows
+            self.num_shards += 1
+            self.num_rows += len(raws)
+            if number not in done:
+                yield Shard(number, first_row, [parse(raw) for raw in raws], raws[-1].fraction)
+
+    def _check_columns(self) -> None:
+        columns = columns_of(self.path)
+        for name in columns:
+            if name not in COLUMNS:
+                raise DataError(f"{self.path}: {_unknown(name)} It reads {', '.join(COLUMNS)}.")
+        if self.format != "jsonl":  # there a row that lacks one is that row's own error
+            for name in REQUIRED:
+                if name not in columns:
+                    raise DataError(f"{self.path} has no column {name!r}; its columns: {', '.join(columns)}.")
+
+
+def _user_id(value: object) -> str:
+    if value is None:
+        raise RequestError("user_id is missing.", "/user_id")
+    try:
+        return _USER_ID.validate_python(_as_id(value))
+    except ValidationError as error:
+        raise RequestError(f"{error.errors(include_url=False)[0]['msg']}.", "/user_id") from error
+
+
+def _with_text_ids(value: object) -> object:
+    return [_as_id(entry) for entry in value] if isinstance(value, list) else value
+
+
+def _as_id(value: object) -> object:
+    """A number that is an id as the text it is written as; anything else as it is."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def _unknown(name: str) -> str:
+    near = difflib.get_close_matches(name[:64], COLUMNS, n=1)
+    return f"There is no column {name[:64]!r}{f'; did you mean {near[0]!r}?' if near else '.'}"

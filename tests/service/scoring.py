@@ -1,0 +1,75 @@
+"""`genrec score` from a test: rows in, exit code and rows out."""
+
+import csv
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from genrec.commands import main
+
+Rows = Sequence[Mapping[str, Any]]
+
+
+def some_rows(count: int) -> list[dict[str, Any]]:
+    """Histories of every length up to one more than a tiny bundle reads; its items are i0 to i39."""
+    return [
+        {"user_id": f"u{number}", "history": [f"i{(number * 7 + place) % 40}" for place in range(1 + number % 6)]}
+        for number in range(count)
+    ]
+
+
+def write_rows(path: Path, rows: Rows) -> Path:
+    """Rows as a file, in the format that its suffix says."""
+    match path.suffix:
+        case ".jsonl":
+            path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        case ".parquet":
+            pq.write_table(pa.Table.from_pylist([dict(row) for row in rows]), path)
+        case ".csv":
+            names = list(rows[0])
+            with path.open("w", newline="") as stream:
+                writer = csv.writer(stream)
+                writer.writerow(names)
+                writer.writerows([[cell(name, row.get(name)) for name in names] for row in rows])
+    return path
+
+
+def cell(name: str, value: object) -> object:
+    if value is None:
+        return ""
+    return value if name == "user_id" else json.dumps(value)
+
+
+def score(bundle: Path, source: Path, output: Path, *flags: str) -> int:
+    """Run the command in this process; its exit code."""
+    arguments = ["score", "--bundle", str(bundle), "--input", str(source), "--output", str(output), *flags]
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    return int(ended.value.code or 0)
+
+
+def rows_of(output: Path) -> list[dict[str, Any]]:
+    """The rows of all parts in the order of the manifest."""
+    rows = []
+    for part in json.loads((output / "_MANIFEST.json").read_text())["parts"]:
+        file = output / part["file"]
+        if file.suffix == ".parquet":
+            rows += pq.read_table(file).to_pylist()
+        else:
+            rows += [json.loads(line) for line in file.read_text().splitlines()]
+    return rows
+
+
+def content_of(output: Path) -> dict[str, bytes]:
+    """Every file of an output directory, by its path."""
+    files = [path for path in sorted(output.rglob("*")) if path.is_file()]
+    return {path.relative_to(output).as_posix(): path.read_bytes() for path in files}
+
+
+def item_ids(row: Mapping[str, Any]) -> list[str]:
+    return [item["item_id"] for item in row["items"]]

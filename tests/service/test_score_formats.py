@@ -1,0 +1,123 @@
+"""Reading rows: what a broken one says, and what breaks a whole file."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from genrec.errors import DataError, RequestError
+from service import score_formats
+from service.score_formats import columns_of, format_of, read_rows
+from tests.service.scoring import some_rows, write_rows
+
+
+def parsed(path: Path) -> list[Any]:
+    """The fields of every row, or the sentence that it has none."""
+    found: list[Any] = []
+    for row in read_rows(path):
+        try:
+            found.append(row.fields())
+        except RequestError as error:
+            found.append(f"{error.pointer} {error}".strip())
+    return found
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "csv", "parquet"])
+def test_every_format_gives_the_fields_that_were_written_and_ends_at_1(tmp_path, suffix):
+    rows = some_rows(2500)
+    path = write_rows(tmp_path / f"rows.{suffix}", rows)
+    assert columns_of(path) == ["user_id", "history"]
+    assert parsed(path) == rows
+    fractions = [row.fraction for row in read_rows(path)]
+    assert fractions[-1] == 1.0
+    assert fractions == sorted(fractions)
+    assert 0 < fractions[0] < 1
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (b"[1]", "The line is not a JSON object."),
+        (b"{", "The line is not JSON."),
+        (b'{"k": ' + b"9" * 5000 + b"}", "The line is not JSON."),
+        (b"[" * 100_000, "The line is not JSON."),
+        (b'{"user_id": "\xff"}', "The line is not UTF-8."),
+    ],
+)
+def test_a_line_that_is_no_object_is_its_own_rows_error(tmp_path, line, said):
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(b'\xef\xbb\xbf{"user_id": "a"}\n\n' + line + b'\n{"user_id": "b"}')
+    assert parsed(path) == [{"user_id": "a"}, said, {"user_id": "b"}]
+
+
+def test_a_line_too_long_to_hold_is_skipped_to_its_end(tmp_path, monkeypatch):
+    monkeypatch.setattr(score_formats, "MAX_LINE_BYTES", 40)
+    path = tmp_path / "rows.jsonl"
+    lines = [json.dumps({"user_id": "x" * 20}), json.dumps({"user_id": "y" * 200}), '{"user_id": "z"}']
+    path.write_text("".join(f"{line}\n" for line in lines))
+    assert parsed(path) == [{"user_id": "x" * 20}, "The line is longer than 40 bytes.", {"user_id": "z"}]
+
+
+def test_cells_are_json_but_for_the_user_and_empty_ones_are_not_given(tmp_path):
+    path = tmp_path / "rows.csv"
+    path.write_text(
+        '\ufeffuser_id,history,k,exclude_history\r\n007,"[""50"", 181]",5,True\r\n\r\n'
+        '8,"[""a\nb""]",,FALSE\r\n9,50 181,,\r\n10,[]\r\n'
+    )
+    assert columns_of(path) == ["user_id", "history", "k", "exclude_history"]
+    assert parsed(path) == [
+        {"user_id": "007", "history": ["50", 181], "k": 5, "exclude_history": True},
+        '/history The cell is not JSON; a list is written ["50", "181"].',
+        '/history The cell is not JSON; a list is written ["50", "181"].',
+        "The row has 2 cells, the header 4.",
+    ]
+
+
+def test_bytes_that_are_not_utf_8_leave_the_other_rows_of_a_csv_alone(tmp_path):
+    path = tmp_path / "rows.csv"
+    path.write_bytes(b'user_id,history\n\xff,[]\nb,"[""1""]"\n')
+    assert parsed(path)[1] == {"user_id": "b", "history": ["1"]}
+
+
+def test_a_quote_that_never_ends_is_a_sentence_with_the_file(tmp_path):
+    path = tmp_path / "rows.csv"
+    path.write_text('user_id,history\na,[]\nb,"[\n')
+    with pytest.raises(DataError, match=r"rows\.csv cannot be read: unexpected end of data"):
+        parsed(path)
+
+
+def test_a_broken_parquet_file_is_a_sentence_with_the_file(tmp_path):
+    path = write_rows(tmp_path / "rows.parquet", some_rows(5))
+    path.write_bytes(path.read_bytes()[:-20])
+    for read in (columns_of, parsed):
+        with pytest.raises(DataError, match=r"rows\.parquet cannot be read: "):
+            read(path)
+
+
+def test_a_parquet_column_that_brings_its_own_type_is_refused(tmp_path):
+    path = tmp_path / "rows.parquet"
+    pq.write_table(pa.table({"user_id": pa.array([b"0" * 16], pa.uuid()), "history": [["i1"]]}), path)
+    with pytest.raises(DataError, match="column 'user_id' is of the extension type"):
+        columns_of(path)
+
+
+def test_a_file_of_no_known_kind_or_none_at_all_is_refused(tmp_path):
+    (tmp_path / "rows.xlsx").write_text("")
+    with pytest.raises(DataError, match=r"must end in one of \.jsonl, \.ndjson, \.csv, \.parquet"):
+        format_of(tmp_path / "rows.xlsx")
+    for absent in ("rows.jsonl", "."):
+        with pytest.raises(DataError, match="is not a file"):
+            format_of(tmp_path / absent)
+
+
+def test_rows_are_not_held_in_memory(tmp_path):
+    import tracemalloc
+
+    path = write_rows(tmp_path / "rows.jsonl", [{"user_id": "u", "history": ["i" * 1000] * 10}] * 2000)  # 20 MB
+    tracemalloc.start()
+    assert sum(1 for _ in read_rows(path)) == 2000
+    assert tracemalloc.get_traced_memory()[1] < 1e6
+    tracemalloc.stop()
