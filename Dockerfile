@@ -14,7 +14,6 @@ ENV PATH=/opt/venv/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1
 WORKDIR /genrec
 STOPSIGNAL SIGTERM
-ENTRYPOINT ["genrec"]
 
 # torch goes first and alone: a resolver that meets it later may take a build of several gigabytes. Wheels that lie in the
 # folder WHEELS of the build context are preferred; the pattern lets the folder be absent.
@@ -43,7 +42,7 @@ FROM runtime AS training
 COPY --from=training-packages /opt/venv /opt/venv
 ENV GENREC_CACHE_DIR=/genrec/cache
 USER 10001:10001
-CMD ["train", "--help"]
+CMD ["genrec", "train", "--help"]
 
 FROM torch AS service-packages
 RUN /opt/venv/bin/pip install --constraint constraints.txt '.[service]'
@@ -62,4 +61,4 @@ USER 10001:10001
 EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=5s --start-period=120s --retries=3 \
   CMD ["python", "-c", "import os, sys; from http.client import HTTPConnection as Connection; c = Connection('127.0.0.1', int(os.environ.get('GENREC_PORT') or 8000), timeout=3); c.request('GET', '/ready'); sys.exit(c.getresponse().status != 200)"]
-CMD ["serve"]
+CMD ["genrec", "serve"]

@@ -48,7 +48,7 @@ check() { # check WHAT COMMAND…
     echo "ok    $what"
   else
     echo "WRONG $what: $*"
-    sed 's/^/      /' "$scratch/said"
+    tail -40 "$scratch/said" | sed 's/^/      /'
     return 1
   fi
 }
@@ -91,7 +91,7 @@ echo "== images"
 [ -d wheels ] || python3 -m pip download --quiet --no-deps --only-binary=:all: --python-version 3.11 \
   --constraint constraints.txt ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} --dest wheels torch
 compose down --volumes >/dev/null 2>&1 || true
-compose build >"$scratch/build" 2>&1 || { tail -40 "$scratch/build"; exit 1; }
+check "they are built" compose build
 
 echo "== recipe $RECIPE"
 check "up trains and starts the service" compose up -d
@@ -117,6 +117,8 @@ check "up again" compose up -d
 check "nothing was trained again" test "$(docker logs --tail 1 "$(container train)" 2>&1)" = "the bundle tiny is there: nothing to train"
 check "the service becomes healthy" becomes_healthy
 check "it serves the same bundle" grep -q "\"$version\"" <(get "127.0.0.1:$PORT/info")
+
+check "run takes any other command" compose run --rm train genrec inspect bundles/tiny
 
 echo "== a recipe that is refused"
 export RECIPE=no-such-recipe BUNDLE=none

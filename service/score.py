@@ -67,7 +67,10 @@ def score(
         into = ScoreOutput.open(output, job, overwrite=overwrite)
         if not into.finished:
             parse = RowParser({name: value for name, value in asked.items() if value is not None}, recommender.validate)
-            shards = _begin(rows, into, parse)
+            into.reopen()
+            if into.committed:
+                _say(f"going on: {into.num_rows:,} rows are there already, in {len(into.committed):,} parts.")
+            shards = rows.shards(parse, frozenset(into.committed))
             run(shards, _scorer(recommender, batch_size, source if errors == "stop" else None), into.commit)
             if _stamp(source) != stamp:
                 raise DataError(f"{source} was changed while it was read; start again with --overwrite.")
@@ -93,13 +96,6 @@ def _computed_with(recommender: Recommender) -> Job:
         "threads": torch.get_num_threads(),
         **{f"{name}_version": version(name) for name in ("genrec", "torch", "transformers", "pyarrow")},
     }
-
-
-def _begin(rows: ScoreInput, into: ScoreOutput, parse: RowParser) -> Iterator[Shard]:
-    into.reopen()
-    if into.committed:
-        _say(f"going on: {into.num_rows:,} rows are there already, in {len(into.committed):,} parts.")
-    return rows.shards(parse, frozenset(into.committed))
 
 
 def _scorer(recommender: Recommender, batch_size: int, strict: Path | None) -> Callable[[Shard], list[ScoredRow]]:

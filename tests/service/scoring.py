@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from genrec.commands import main
+from genrec.recommender import Answer, Recommender, Request
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -73,3 +74,38 @@ def content_of(output: Path) -> dict[str, bytes]:
 
 def item_ids(row: Mapping[str, Any]) -> list[str]:
     return [item["item_id"] for item in row["items"]]
+
+
+@pytest.fixture(scope="module")
+def recommender(causal_bundle_path: Path) -> Recommender:
+    return Recommender.load(causal_bundle_path)
+
+
+class Model:
+    """Stands before every recommender: what it was asked, and what it is to do instead of answering."""
+
+    def __init__(self) -> None:
+        self.asked: list[list[Request]] = []
+        self.instead: Callable[[Sequence[Request]], None] = lambda requests: None
+        self._recommend = Recommender.recommend
+
+    def recommend(self, recommender: Recommender, requests: Sequence[Request]) -> list[Answer]:
+        self.asked.append(list(requests))
+        self.instead(requests)
+        return self._recommend(recommender, requests)
+
+
+@pytest.fixture
+def model(recommender: Recommender, causal_bundle_path: Path, monkeypatch: pytest.MonkeyPatch) -> Model:
+    """The bundle is loaded once for the file; another one when it is asked for."""
+    model, load = Model(), Recommender.load
+    monkeypatch.setattr(Recommender, "recommend", lambda self, requests: model.recommend(self, requests))
+    monkeypatch.setattr(
+        Recommender, "load", lambda path, **kw: recommender if path == causal_bundle_path else load(path, **kw)
+    )
+    return model
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    return write_rows(tmp_path / "rows.jsonl", some_rows(25))

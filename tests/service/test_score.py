@@ -1,67 +1,29 @@
-"""`genrec score` as a user meets it. What needs a process that is really killed is marked system."""
+"""`genrec score` as a user meets it: what it reads, writes, refuses and says."""
 
-import errno
 import hashlib
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-import torch
 
-from genrec.recommender import Answer, Recommender, Request
+from genrec.recommender import Request
 from service import score as command
-from service import score_output
 from service.score_output import held
 from service.score_part import SCHEMA
-from tests.fakes import TinyShape, tiny_bundle
+from tests.service import scoring
 from tests.service.fakes import serving
 from tests.service.scoring import content_of, item_ids, rows_of, score, some_rows, write_rows
 
 ROOT = Path(__file__).parents[2]
 
-
-@pytest.fixture(scope="module")
-def recommender(causal_bundle_path: Path) -> Recommender:
-    return Recommender.load(causal_bundle_path)
-
-
-class Model:
-    """The recommender that every run of a test shares: what it was asked, and what it is to do instead."""
-
-    def __init__(self, recommender: Recommender) -> None:
-        self.asked: list[list[Request]] = []
-        self.instead: Callable[[Sequence[Request]], None] = lambda requests: None
-        self._recommend = recommender.recommend
-
-    def recommend(self, _: Recommender, requests: Sequence[Request]) -> list[Answer]:
-        self.asked.append(list(requests))
-        self.instead(requests)
-        return self._recommend(requests)
-
-
-@pytest.fixture
-def model(recommender: Recommender, causal_bundle_path: Path, monkeypatch: pytest.MonkeyPatch) -> Model:
-    """The bundle is loaded once for the file, and only by its own path."""
-    model, load = Model(recommender), Recommender.load
-    monkeypatch.setattr(Recommender, "recommend", lambda self, requests: model.recommend(self, requests))
-    monkeypatch.setattr(
-        Recommender, "load", lambda path, **kw: recommender if path == causal_bundle_path else load(path, **kw)
-    )
-    return model
-
-
-@pytest.fixture
-def source(tmp_path: Path) -> Path:
-    return write_rows(tmp_path / "rows.jsonl", some_rows(25))
+recommender, model, source = scoring.recommender, scoring.model, scoring.source
 
 
 def test_parts_hold_the_rows_in_order_in_the_promised_schema(model, causal_bundle_path, source, tmp_path):
@@ -221,202 +183,6 @@ def test_a_second_driver_is_told_75(model, causal_bundle_path, source, tmp_path,
     assert score(causal_bundle_path, source, tmp_path / "out") == 0
 
 
-# --- started again ---------------------------------------------------------------------------------------------------
-
-
-class Killed(BaseException):
-    """Stands for the end of the process: nothing catches it."""
-
-
-STEPS = ("_write_aside", "_rename", "sync")
-PLACED = ("_JOB.json", "part-00000", "its record", "part-00001", "its record", "_MANIFEST.json", "_SUCCESS")
-
-
-@pytest.fixture(scope="module")
-def unbroken(recommender: Recommender, causal_bundle_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The output of a run that nothing happened to: 6 rows in two parts."""
-    root = tmp_path_factory.mktemp("unbroken")
-    source = write_rows(root / "rows.jsonl", some_rows(6))
-    assert score(causal_bundle_path, source, root / "out", "--shard-rows", "3") == 0
-    return root / "out"
-
-
-@pytest.mark.parametrize("place", range(len(PLACED)), ids=PLACED)
-@pytest.mark.parametrize("step", [*STEPS, "torn write"])
-def test_killed_before_any_step_and_started_again_the_bytes_are_the_same(
-    model, causal_bundle_path, unbroken, tmp_path, monkeypatch, step, place
-):
-    source = write_rows(tmp_path / "rows.jsonl", some_rows(6))
-    out = tmp_path / "out"
-    name = "_write_aside" if step == "torn write" else step
-    real, calls = getattr(score_output, name), []
-
-    def killed(*arguments: Any) -> None:
-        calls.append(arguments)
-        if len(calls) == place + 1:
-            if step == "torn write":
-                arguments[0].write_bytes(arguments[1][: len(arguments[1]) // 2])
-            raise Killed
-        real(*arguments)
-
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(score_output, name, killed)
-        score(causal_bundle_path, source, out, "--shard-rows", "3")
-    assert not (out / "_SUCCESS").exists() or (step, place) == ("sync", 6)
-    assert score(causal_bundle_path, source, out, "--shard-rows", "3") == 0
-    assert content_of(out) == content_of(unbroken)
-
-
-def test_a_record_whose_numbers_were_changed_is_not_believed(model, causal_bundle_path, source, tmp_path):
-    score(causal_bundle_path, source, tmp_path / "out")
-    record = tmp_path / "out" / "_commits" / "part-00000.json"
-    before = content_of(tmp_path / "out")
-    record.write_text(record.read_text().replace('"bad_rows": 0', '"bad_rows": 1'))
-    assert score(causal_bundle_path, source, tmp_path / "out") == 0
-    assert content_of(tmp_path / "out") == before
-
-
-def test_what_is_there_is_not_scored_again(model, causal_bundle_path, source, tmp_path, capsys):
-    out, flags = tmp_path / "out", ["--shard-rows", "5"]
-
-    def at_the_fourth(requests: Sequence[Request]) -> None:
-        if len(model.asked) == 4:
-            raise Killed
-
-    model.instead = at_the_fourth
-    with pytest.raises(Killed):
-        score(causal_bundle_path, source, out, *flags)
-    model.instead = lambda requests: None
-    model.asked.clear()
-    assert score(causal_bundle_path, source, out, *flags) == 0
-    assert [len(requests) for requests in model.asked] == [5, 5]
-    assert "going on: 15 rows are there already, in 3 parts" in capsys.readouterr().err
-
-
-def test_a_finished_output_says_so_and_asks_no_model(model, causal_bundle_path, source, tmp_path, capsys):
-    score(causal_bundle_path, source, tmp_path / "out")
-    before = content_of(tmp_path / "out")
-    model.asked.clear()
-    assert score(causal_bundle_path, source, tmp_path / "out", "--overwrite") == 0
-    assert "is finished: 25 rows in 1 parts" in capsys.readouterr().err
-    assert not model.asked
-    assert content_of(tmp_path / "out") == before
-
-
-def cut(file: Path) -> None:
-    file.write_bytes(file.read_bytes()[:-1])
-
-
-def flip(file: Path) -> None:
-    content = bytearray(file.read_bytes())
-    content[len(content) // 2] ^= 1
-    file.write_bytes(content)
-
-
-@pytest.mark.parametrize("harm", [cut, flip, Path.unlink])
-@pytest.mark.parametrize(
-    ("name", "redone"), [("part-00001.parquet", 1), ("_commits/part-00001.json", 1), ("_MANIFEST.json", 0)]
-)
-def test_what_was_damaged_is_redone_and_only_that(model, causal_bundle_path, source, tmp_path, harm, name, redone):
-    out, flags = tmp_path / "out", ["--shard-rows", "10"]
-    score(causal_bundle_path, source, out, *flags)
-    before = content_of(out)
-    harm(out / name)
-    model.asked.clear()
-    assert score(causal_bundle_path, source, out, *flags) == 0
-    assert len(model.asked) == redone
-    assert content_of(out) == before
-
-
-@pytest.mark.parametrize(
-    ("flags", "named"),
-    [
-        (["--k", "3"], "k was 10, is 3"),
-        (["--num-beams", "12"], "num_beams was None, is 12"),
-        (["--no-exclude-history"], "exclude_history was None, is False"),
-        (["--batch-size", "4"], "batch_size was 32, is 4"),
-        (["--shard-rows", "9"], "shard_rows was 10, is 9"),
-        (["--format", "jsonl"], "output_format was parquet, is jsonl"),
-    ],
-)
-def test_other_settings_are_refused_unless_overwritten(
-    model, causal_bundle_path, source, tmp_path, capsys, flags, named
-):
-    out, usual = tmp_path / "out", ["--shard-rows", "10"]
-    score(causal_bundle_path, source, out, *usual)
-    (out / "notes.txt").write_text("mine")
-    before = content_of(out)
-    assert score(causal_bundle_path, source, out, *usual, *flags) == 65
-    assert named in capsys.readouterr().err
-    assert content_of(out) == before
-    assert score(causal_bundle_path, source, out, *usual, *flags, "--overwrite") == 0
-    assert score(causal_bundle_path, source, tmp_path / "fresh", *usual, *flags) == 0
-    assert content_of(out) == content_of(tmp_path / "fresh") | {"notes.txt": b"mine"}
-
-
-def test_another_input_bundle_or_number_of_threads_is_refused(
-    model, recommender, causal_bundle_path, source, tmp_path, capsys, monkeypatch
-):
-    out = tmp_path / "out"
-    score(causal_bundle_path, source, out)
-    other = tiny_bundle(tmp_path, TinyShape("causal", seed=1))
-    assert score(other, source, out) == 65
-    assert f"bundle was tiny {recommender.bundle.manifest.version}, is tiny " in capsys.readouterr().err
-    with monkeypatch.context() as patch:
-        patch.setattr(torch, "get_num_threads", lambda: 7)
-        assert score(causal_bundle_path, source, out) == 65
-        assert "threads was 1, is 7" in capsys.readouterr().err
-    source.write_text(source.read_text().replace("i1", "i2"))
-    assert score(causal_bundle_path, source, out) == 65
-    assert "input_sha256 was " in capsys.readouterr().err
-
-
-def test_killed_while_it_overwrites_the_old_job_is_still_known(
-    model, causal_bundle_path, source, tmp_path, monkeypatch
-):
-    out = tmp_path / "out"
-    score(causal_bundle_path, source, out)
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(score_output, "_write_aside", lambda *_: (_ for _ in ()).throw(Killed()))
-        score(causal_bundle_path, source, out, "--k", "3", "--overwrite")
-    assert sorted(content_of(out)) == [".lock", "_JOB.json"]
-    assert score(causal_bundle_path, source, out, "--k", "3", "--overwrite") == 0
-
-
-def test_a_full_disk_is_a_sentence_and_the_job_goes_on_when_there_is_room(
-    model, causal_bundle_path, unbroken, tmp_path, monkeypatch, capsys
-):
-    source = write_rows(tmp_path / "rows.jsonl", some_rows(6))
-    real = score_output._write_aside
-
-    def full(file: Path, content: bytes) -> None:
-        if file.name == "part-00001.parquet":
-            file.write_bytes(content[:100])
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        real(file, content)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(score_output, "_write_aside", full)
-        assert score(causal_bundle_path, source, tmp_path / "out", "--shard-rows", "3") == 65
-    assert f"cannot write in {tmp_path / 'out'}: No space left on device" in capsys.readouterr().err
-    assert score(causal_bundle_path, source, tmp_path / "out", "--shard-rows", "3") == 0
-    assert content_of(tmp_path / "out") == content_of(unbroken)
-
-
-def test_an_input_that_changes_under_the_job_is_never_declared_done(
-    model, causal_bundle_path, source, tmp_path, capsys
-):
-    def append(requests: Sequence[Request]) -> None:
-        if len(model.asked) == 1:
-            with source.open("a") as stream:
-                stream.write('{"user_id": "late", "history": ["i1"]}\n')
-
-    model.instead = append
-    assert score(causal_bundle_path, source, tmp_path / "out", "--shard-rows", "5") == 65
-    assert "was changed while it was read" in capsys.readouterr().err
-    assert not (tmp_path / "out" / "_SUCCESS").exists()
-
-
 # --- the engine ------------------------------------------------------------------------------------------------------
 
 
@@ -455,48 +221,10 @@ def test_progress_is_a_line_with_rate_and_time_left(model, causal_bundle_path, s
     assert out == ""
 
 
-# --- processes -------------------------------------------------------------------------------------------------------
+# --- the process ---------------------------------------------------------------------------------------------------
 
 
 def test_batch_scoring_imports_no_http():
     probe = "import sys, service.score; print(sorted({'fastapi', 'starlette', 'uvicorn'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", probe], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
-
-
-@pytest.fixture
-def begun(causal_bundle_path: Path, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
-    """A real run over 600 rows, some parts of which are there and most are not."""
-    source, out = write_rows(tmp_path / "rows.jsonl", some_rows(600)), tmp_path / "out"
-    process = subprocess.Popen(
-        [sys.executable, "-m", "genrec", "score", "--bundle", causal_bundle_path, "--input", source, "--output", out,
-         "--shard-rows", "5"],
-        cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    try:
-        while not (out / "part-00003.parquet").exists():
-            assert process.poll() is None, process.communicate()
-            time.sleep(0.005)
-        yield process
-    finally:
-        process.kill()
-        process.communicate()
-
-
-@pytest.mark.system
-@pytest.mark.parametrize(("sign", "code"), [(signal.SIGKILL, -9), (signal.SIGTERM, 143)])
-def test_killed_half_way_and_started_again_it_is_as_if_never_killed(
-    model, causal_bundle_path, begun, tmp_path, sign, code
-):
-    begun.send_signal(sign)
-    _, said = begun.communicate(timeout=10)
-    assert begun.returncode == code, said
-    assert not (tmp_path / "out" / "_SUCCESS").exists()
-    if sign == signal.SIGTERM:
-        assert said == "genrec score: stopped by SIGTERM; start it again to go on, finished parts are kept.\n"
-    flags = ["--shard-rows", "5"]
-    assert score(causal_bundle_path, tmp_path / "rows.jsonl", tmp_path / "out", *flags) == 0
-    assert 0 < len(model.asked) < 120
-    assert score(causal_bundle_path, tmp_path / "rows.jsonl", tmp_path / "unbroken", *flags) == 0
-    assert content_of(tmp_path / "out") == content_of(tmp_path / "unbroken")
-    assert [row["user_id"] for row in rows_of(tmp_path / "out")] == [f"u{number}" for number in range(600)]

@@ -48,7 +48,7 @@ def test_the_example_of_the_page_can_be_pasted_and_answers(tmp_path: Path) -> No
 
 @pytest.mark.skipif(not MOVIES.is_dir(), reason=f"needs the data set in {MOVIES}, no part of this repository")
 def test_movietweetings_under_foreign_names_becomes_a_bundle_that_answers(tmp_path: Path) -> None:
-    """The recipe is a copy of `own-data` in which a user changed paths, columns and the length of training."""
+    """The recipe is a copy of `own-data` in which a user changed paths, columns and sizes."""
     ratings = pl.read_csv(MOVIES / "interactions.csv", infer_schema=False)
     counts = ratings.group_by("user_id").len().sort(["len", "user_id"], descending=[True, False])
     some = ratings.filter(pl.col("user_id").is_in(counts["user_id"].head(NUM_USERS).implode()))
@@ -69,13 +69,15 @@ def test_movietweetings_under_foreign_names_becomes_a_bundle_that_answers(tmp_pa
         'title = "string"': 'title = { column = "Titel" }',
         'year = "integer"': 'year = { type = "integer", column = "Jahr" }',
         'genres = { type = "list", separator': 'genres = { type = "list", column = "Sparten", separator',
+        "hidden_size = 128\nintermediate_size = 352": "hidden_size = 32\nintermediate_size = 64",
+        "max_history_items = 50": "max_history_items = 20",
         "num_train_epochs = 20": "num_train_epochs = 2",
         "num_train_epochs = 3": "num_train_epochs = 1",
     }.items():
         assert old in recipe, old
         recipe = recipe.replace(old, new, 1)
     (tmp_path / "filme.toml").write_text(recipe, encoding="utf-8")
-    print(shell("genrec train filme.toml --output bundles/filme --set evaluate.num_users=100", tmp_path))
+    print(shell("genrec train filme.toml --output bundles/filme --set evaluate.num_users=50", tmp_path))
     report = shell("genrec inspect bundles/filme --verify", tmp_path)
     assert "title (string), year (integer), genres (list of strings)" in report
     history = some.filter(pl.col("user_id") == counts["user_id"][0]).sort("timestamp")["item_id"].to_list()
@@ -86,4 +88,4 @@ def test_movietweetings_under_foreign_names_becomes_a_bundle_that_answers(tmp_pa
     assert len(answer["items"]) == 10
     assert all(item["source"] == "model" for item in answer["items"])
     assert all(item["metadata"]["title"] == titles[item["item_id"]] for item in answer["items"])
-    assert answer["history_used"] == 50 and answer["truncated"]
+    assert answer["history_used"] == 20 and answer["truncated"]

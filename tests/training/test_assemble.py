@@ -82,7 +82,7 @@ def test_without_git_there_is_no_commit(monkeypatch: pytest.MonkeyPatch) -> None
 def test_the_quantizer_comes_along(finished: Run) -> None:
     quantizer = finished.work / "assemble" / "draft" / "quantizer"
     assert {path.name for path in quantizer.iterdir()} == {
-        "quantizer.json", "codebooks.safetensors", "embedder.json"
+        "quantizer.json", "codebooks.safetensors", "embedder.json", "embedder.safetensors",
     }  # fmt: skip
     stage = {path.name for path in (finished.work / "assemble").iterdir()}
     assert stage == {"draft", "stage.json"}

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -5,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from genrec.decoding.scoring import path_log_probs
-from genrec.errors import DataError
+from genrec.errors import DataError, RecipeError
 from genrec.history import HistoryEncoder, Prompt
 from genrec.item_tokens import ItemTokens
 from genrec.models import Architecture
@@ -71,6 +73,26 @@ def test_no_item_that_is_held_out_is_ever_in_a_training_example(
         assert max(shown) < 60
         # and it is a piece of one user's training history, in order
         assert any(rows[at : at + len(shown)] == shown for rows in known for at in range(len(rows)))
+
+
+@given(histories, st.sampled_from([("seq2seq", "last"), ("causal", "window")]), st.integers(0, 3))
+def test_nor_is_it_when_ties_are_reordered_and_items_hidden(
+    users: list[tuple[list[int], list[int], list[int]]], kind: tuple[Architecture, str], epoch: int
+) -> None:
+    architecture, examples = kind
+    made = corpus_of(users, architecture)
+    tied = replace(made.sequences, times=made.sequences.times // 100)  # all of one time, what is held out too
+    settings = Fitting(examples=examples, reorder_ties=True, mask_share=0.4)
+    training = replace(made, sequences=tied, mask_id=2).training_examples(settings)
+    training.set_epoch(epoch)
+    for index in range(len(training)):
+        example = training[index]
+        assert max(rows_of(example["input_ids"]) + rows_of(example["labels"]), default=0) < 60
+
+
+def test_to_hide_items_takes_a_token_that_hides_them() -> None:
+    with pytest.raises(RecipeError, match="mask_share"):
+        corpus_of([([1, 2], [60], [80])]).training_examples(Fitting(mask_share=0.2))
 
 
 @given(histories)

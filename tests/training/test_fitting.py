@@ -143,6 +143,30 @@ def test_a_run_that_was_interrupted_goes_on_to_the_very_weights_of_one_that_was_
     assert result == whole
 
 
+def test_examples_are_told_their_epoch_also_by_a_run_that_goes_on_within_one(llama: Grown, tmp_path: Path) -> None:
+    told: list[int] = []
+
+    class Told(WindowExamples):
+        def set_epoch(self, epoch: int) -> None:
+            told.append(epoch)
+            super().set_epoch(epoch)
+
+    class TellingRun(Run):
+        def training(self) -> Examples:
+            plain = super().training()
+            told.clear()
+            return Told(plain.encoder, plain.sequences, plain.seed)
+
+    run = TellingRun(llama, tmp_path, windows=True, arguments=QUICK | {"per_device_train_batch_size": 3})
+    with pytest.raises(KeyboardInterrupt):
+        run.fit(Interruption(at=6))
+    made, *trained = told
+    assert (made, *dict.fromkeys(trained)) == (0, 0, 1)
+    run.fit()
+    made, *trained = told
+    assert (made, *dict.fromkeys(trained)) == (0, 1)
+
+
 def test_the_curve_and_the_steps_are_those_of_the_whole_run(llama: Grown, tmp_path: Path) -> None:
     _, result = Run(llama, tmp_path, windows=True).fit(lambda model: 0.25)
     assert [point.step for point in result.curve] == list(range(2, result.steps + 1, 2))

@@ -23,7 +23,8 @@ def test_the_bundle_holds_what_the_format_says_and_nothing_else(finished: Run) -
     assert {path for path in top if not path.startswith("model/")} == {
         "manifest.json", "golden.jsonl", "README.md",
         "catalog/items.parquet", "catalog/items.marisa", "catalog/ids.marisa",
-        "quantizer/quantizer.json", "quantizer/codebooks.safetensors", "quantizer/embedder.json",
+        "quantizer/quantizer.json", "quantizer/codebooks.safetensors",
+        "quantizer/embedder.json", "quantizer/embedder.safetensors",
         "training/recipe.toml", "training/metrics.json", "training/semantic_ids.md", "training/report.html",
         "training/comparison.png", "training/curves.png",
     }  # fmt: skip
