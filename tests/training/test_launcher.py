@@ -75,7 +75,7 @@ def test_the_result_has_the_form_of_one_that_a_single_process_made(
     for stage in ("pretrain", "finetune"):
         assert all(0 < point.validation_loss < 10 for point in read_curve(work / stage))
     fit = json.loads((work / "finetune" / "fit.json").read_text())
-    assert fit["steps"] == 2 * 2  # two epochs of 240 windows, 64 a step to each of two processes
+    assert fit["steps"] == 2  # two epochs of 240 windows, 120 a step to each of two processes
     assert {path.name for path in (work / "finetune").iterdir()} == {
         "adapter", "checkpoints", "fit.json", "probe.safetensors", "stage.json"
     }  # fmt: skip
