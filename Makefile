@@ -16,7 +16,7 @@ help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 demo: bundle ## train the demo bundle if it is not there, and serve it on 127.0.0.1:$(PORT)
-	@exec $(BIN)/genrec serve --bundle bundles/demo --port $(PORT)
+	@GENREC_LOG_FORMAT=console exec $(BIN)/genrec serve --bundle bundles/demo --port $(PORT)
 
 bundle: bundles/demo/manifest.json ## train the demo bundle on MovieLens-100K
 

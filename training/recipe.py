@@ -59,6 +59,14 @@ class Recipe(Section):
                 raise ValueError(f'{name}.examples = "window" needs model.architecture = "causal"; use "last"')
         return self
 
+    @model_validator(mode="after")
+    def _bundle_answers_what_is_measured(self) -> Self:
+        if max(self.evaluate.cutoffs) > self.bundle.max_k:
+            raise ValueError(
+                f"evaluate.cutoffs asks for {max(self.evaluate.cutoffs)} items, but bundle.max_k is {self.bundle.max_k}"
+            )
+        return self
+
 
 def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """Read a recipe file or a built-in recipe and lay the overrides over it.
