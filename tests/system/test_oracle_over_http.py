@@ -46,5 +46,8 @@ def test_the_demo_answers_as_transformers_does(exclude_history: bool, tmp_path: 
 
 def _agree_on_all(bundle: Path, prepared: Path, exclude_history: bool, scratch: Path) -> None:
     sequences = load_sequences(prepared)
-    histories = [[sequences.item_ids[row] for row in case.history] for case in sequences.test_cases()[:NUM_HISTORIES]]
+    cases = [*sequences.test_cases(), *sequences.validation_cases()][
+        :NUM_HISTORIES
+    ]  # the tiny data have 120 test users
+    histories = [[sequences.item_ids[row] for row in case.history] for case in cases]
     agree_on_all(bundle, histories, exclude_history, scratch)
