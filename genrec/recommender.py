@@ -13,11 +13,12 @@ from typing import Literal, Self
 
 import numpy as np
 
+from genrec.allowed import AllowedItems, ItemMask
+from genrec.availability import Availability
 from genrec.bundle import Bundle, load_bundle
 from genrec.decoding.engine import Beam, Engine, Query
 from genrec.decoding.generate import GenerateEngine
-from genrec.errors import BundleError, InputError, RequestError, one_line
-from genrec.filters import AllowedItems
+from genrec.errors import BundleError, EngineError, InputError, RequestError, one_line
 from genrec.golden import check_golden, read_golden
 from genrec.semantic_id import SemanticId
 
@@ -75,6 +76,7 @@ class Answer:
         unknown_items: ids of the history that the catalog does not have, in order.
         truncated: whether older items of the history were left out.
         exact: whether no other allowed item can score higher than the last one given; None without a model.
+        catalog_version: of the availability that the answer was made under.
         timing: of the batch.
     """
 
@@ -83,6 +85,7 @@ class Answer:
     unknown_items: tuple[str, ...]
     truncated: bool
     exact: bool | None
+    catalog_version: int
     timing: Timing
 
     @property
@@ -114,11 +117,14 @@ class Recommender:
         bundle: what is served.
         engine: what searches.
         device: where the model is.
+        availability: which items are in stock. `dataclasses.replace` gives a recommender with another; it shares
+            everything else, so a swap between two calls is atomic.
     """
 
     bundle: Bundle
     engine: Engine
     device: str
+    availability: Availability
 
     @classmethod
     def load(
@@ -151,7 +157,8 @@ class Recommender:
         generate = GenerateEngine(
             bundle.model, bundle.trie, manifest.decoder_prefix_ids, manifest.generation.length_penalty
         )
-        return cls(bundle, generate, str(bundle.model.device))
+        everything = Availability(0, ItemMask.everything(len(bundle.catalog)))
+        return cls(bundle, generate, str(bundle.model.device), everything)
 
     @property
     def dtype(self) -> str:
@@ -207,6 +214,18 @@ class Recommender:
             RequestError: a request asks for what cannot be had.
             EngineError: the model gave a value that is not finite.
         """
+        answers = self.attempt(requests)
+        for answer in answers:
+            if isinstance(answer, EngineError):
+                raise answer
+        return [answer for answer in answers if isinstance(answer, Answer)]
+
+    def attempt(self, requests: Sequence[Request]) -> list[Answer | EngineError]:
+        """As `recommend`, but a request that the model fails at gets its error in its place, alone.
+
+        Raises:
+            RequestError: a request asks for what cannot be had.
+        """
         begin = time.perf_counter()
         plans = [self._plan(request) for request in requests]
         queries = {
@@ -217,7 +236,10 @@ class Recommender:
         encoded = time.perf_counter()
         beams = self._search(queries, plans)
         timing = Timing((encoded - begin) * 1e3, (time.perf_counter() - encoded) * 1e3)
-        return [self._answer(plan, beams.get(index), timing) for index, plan in enumerate(plans)]
+        return [
+            beam if isinstance(beam := beams.get(index), EngineError) else self._answer(plan, beam, timing)
+            for index, plan in enumerate(plans)
+        ]
 
     def _plan(self, request: Request) -> _Plan:
         self.validate(request)
@@ -230,15 +252,15 @@ class Recommender:
             request,
             rows,
             tuple(item_id for item_id, row in found if row is None),
-            AllowedItems.all_but(len(catalog), excluded | (set(rows) if exclude_history else set())),
+            AllowedItems.all_but(excluded | (set(rows) if exclude_history else set()), self.availability.mask),
             request.num_beams or max(defaults.num_beams, request.k),
         )
 
-    def _search(self, queries: dict[int, Query], plans: Sequence[_Plan]) -> dict[int, Beam]:
+    def _search(self, queries: dict[int, Query], plans: Sequence[_Plan]) -> dict[int, Beam | EngineError]:
         by_width: dict[int, list[int]] = defaultdict(list)
         for index in queries:
             by_width[plans[index].num_beams].append(index)
-        beams: dict[int, Beam] = {}
+        beams: dict[int, Beam | EngineError] = {}
         for width, indices in by_width.items():
             found = self.engine.search([queries[index] for index in indices], width)
             beams |= zip(indices, found, strict=True)
@@ -264,6 +286,7 @@ class Recommender:
             unknown_items=plan.unknown_items,
             truncated=len(plan.rows) > limit,
             exact=None if beam is None else beam.proves(k),
+            catalog_version=self.availability.version,
             timing=timing,
         )
 

@@ -243,7 +243,7 @@ class InferenceThread:
 def _recommend(recommender: Recommender, requests: Sequence[Request]) -> Sequence[Answer | GenrecError]:
     # A request that breaks the model fails alone: its neighbours are asked again without it.
     try:
-        return recommender.recommend(requests)
+        return recommender.attempt(requests)
     except GenrecError as error:
         failure = error
     except Exception as error:  # whatever the libraries below raise is one request's failure, not ours

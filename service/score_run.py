@@ -73,11 +73,11 @@ def _scored(row: Row, outcomes: Iterator[Answer | GenrecError]) -> ScoredRow:
 
 def _recommend(recommender: Recommender, requests: Sequence[Request]) -> Sequence[Answer | GenrecError]:
     try:
-        return recommender.recommend(requests) if requests else []
+        outcomes: Sequence[Answer | GenrecError] = recommender.attempt(requests) if requests else []
     except Exception:  # whatever the libraries below raise: row by row it is found whose fault it is
         log.exception("a batch of %d rows failed; each is asked alone", len(requests))
-    outcomes = [_alone(recommender, request) for request in requests]
-    if isinstance(outcomes[-1], GenrecError):
+        outcomes = [_alone(recommender, request) for request in requests]
+    if outcomes and isinstance(outcomes[-1], GenrecError):
         _prove_alive(recommender)
     return outcomes
 

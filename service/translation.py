@@ -5,9 +5,6 @@ from genrec.recommender import Answer, Recommender, Request
 from service.schemas import BundleName, Item, RecommendAnswer, RecommendedItem, RecommendRequest, TimingMs
 from service.settings import Settings
 
-CATALOG_VERSION = 0
-"""Grows when items are switched off or on; nothing does so yet."""
-
 
 def to_request(sent: RecommendRequest, recommender: Recommender, settings: Settings) -> Request:
     """What the recommender is asked.
@@ -53,7 +50,7 @@ def to_answer(
             )
             for rank, item in enumerate(answer.items, start=1)
         ],
-        catalog_version=CATALOG_VERSION,
+        catalog_version=answer.catalog_version,
         history_used=answer.history_used,
         unknown_items=list(answer.unknown_items),
         truncated=answer.truncated,

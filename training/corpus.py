@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 from transformers import PreTrainedModel
 
-from genrec.decoding.engine import Query
+from genrec.allowed import AllowedItems, ItemMask
+from genrec.decoding.engine import Beam, Query
 from genrec.decoding.generate import GenerateEngine
 from genrec.errors import DataError, RecipeError
-from genrec.filters import AllowedItems
 from genrec.history import HistoryEncoder, Prompt
 from genrec.item_tokens import ItemTokens
 from genrec.models import Architecture, load_tokenizer
@@ -125,19 +125,20 @@ class Corpus:
         engine = GenerateEngine(model, self._trie, self.decoder_prefix_ids, length_penalty=1.0)
         was_training = model.training
         model.eval()
+        catalog = ItemMask.everything(self._trie.num_items)
         hits = 0
         for at in range(0, len(cases), _BATCH):
             batch = cases[at : at + _BATCH]
             queries = [
                 Query(
                     self.encoder.encode(case.history.tolist()),
-                    AllowedItems.all_but(self._trie.num_items, self._leaf_of_row[case.history].tolist()),
+                    AllowedItems.all_but(self._leaf_of_row[case.history].tolist(), catalog),
                 )
                 for case in batch
             ]
             beams = engine.search(queries, RECALL_BEAMS)
             hits += sum(
-                int(self._leaf_of_row[case.target] in beam.rows[:RECALL_AT])
+                int(isinstance(beam, Beam) and self._leaf_of_row[case.target] in beam.rows[:RECALL_AT])
                 for case, beam in zip(batch, beams, strict=True)
             )
         model.train(was_training)

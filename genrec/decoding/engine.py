@@ -10,8 +10,8 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from genrec.allowed import AllowedItems
 from genrec.errors import EngineError
-from genrec.filters import AllowedItems
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,10 +79,10 @@ class Engine(Protocol):
         """How settings and answers call it."""
         ...
 
-    def search(self, queries: Sequence[Query], num_beams: int) -> list[Beam]:
+    def search(self, queries: Sequence[Query], num_beams: int) -> list[Beam | EngineError]:
         """The best `num_beams` allowed items of each query, in query order.
 
-        Raises:
-            EngineError: the model gave a value that is not finite.
+        A query for which the model gave a value that is not finite gets the error in its place; the others are
+        untouched.
         """
         ...

@@ -46,7 +46,7 @@ class GenerateEngine:
         return "generate"
 
     @torch.inference_mode()
-    def search(self, queries: Sequence[Query], num_beams: int) -> list[Beam]:
+    def search(self, queries: Sequence[Query], num_beams: int) -> list[Beam | EngineError]:
         """See `Engine.search`."""
         num_beams = max(num_beams, _MIN_BEAMS)
         encoder_decoder = self.model.config.is_encoder_decoder
@@ -66,14 +66,12 @@ class GenerateEngine:
         renormalised = _renormalise(out.scores, out.sequences[:, start:], out.beam_indices)
         log_probabilities = renormalised.view(len(queries), num_beams).cpu().numpy()
         bounds = _bounds(out.scores, num_beams) / self._divisor
-        beams = [
-            self._collect(paths[index], scores[index], log_probabilities[index], float(bounds[index]))
-            for index in range(len(queries))
+        return [
+            self._collect(
+                paths[index], scores[index], log_probabilities[index], float(bounds[index]), len(query.allowed)
+            )
+            for index, query in enumerate(queries)
         ]
-        for query, beam in zip(queries, beams, strict=True):
-            if len(beam.rows) != min(num_beams, len(query.allowed)):
-                raise EngineError(f"the search found {len(beam.rows)} items; its answer cannot be trusted.")
-        return beams
 
     @property
     def _divisor(self) -> float:
@@ -96,13 +94,22 @@ class GenerateEngine:
             decoder_start_token_id=self.decoder_prefix_ids[0] if self.decoder_prefix_ids else None,
         )
 
-    def _collect(self, paths: np.ndarray, scores: np.ndarray, log_probabilities: np.ndarray, bound: float) -> Beam:
+    def _collect(
+        self, paths: np.ndarray, scores: np.ndarray, log_probabilities: np.ndarray, bound: float, num_allowed: int
+    ) -> Beam | EngineError:
+        if np.isnan(bound):
+            return EngineError("the model gave NaN log-probabilities; its answer cannot be trusted.")
         live = np.flatnonzero(scores * self._divisor > _FILLER)
+        if len(live) != min(len(scores), num_allowed):
+            return EngineError(f"the search found {len(live)} items; its answer cannot be trusted.")
         leaves = [self.trie.descend(paths[place].tolist()) for place in live]
         if None in leaves:
-            raise EngineError("the search left the trie; its answer cannot be trusted.")
+            return EngineError("the search left the trie; its answer cannot be trusted.")
         rows = np.asarray(leaves, dtype=np.int64)
-        return Beam.ranked(rows, scores[live], log_probabilities[live], bound)
+        try:
+            return Beam.ranked(rows, scores[live], log_probabilities[live], bound)
+        except EngineError as error:
+            return error
 
 
 def _walk(trie: ItemTrie, queries: Sequence[Query], start: int) -> Callable[[int, torch.Tensor], list[int]]:
@@ -140,7 +147,9 @@ def _renormalise(steps: tuple[torch.Tensor, ...], paths: torch.Tensor, beams: to
 
 
 def _bounds(steps: tuple[torch.Tensor, ...], num_beams: int) -> np.ndarray:
-    """Highest summed log-probability among the prefixes that were pruned, for each query; -inf if none.
+    """Highest summed log-probability among the prefixes that were pruned, for each query.
+
+    -inf if none was pruned; NaN if a log-probability of that query is NaN.
 
     `generate` does not keep the sums of its beams, but they follow from the scores of its steps: the beams of the next
     step are the best B candidates of this one, in order, and the (B + 1)-th is the best that was pruned.
@@ -150,10 +159,10 @@ def _bounds(steps: tuple[torch.Tensor, ...], num_beams: int) -> np.ndarray:
     sums[:, 1:] = -1e9
     bound = torch.full((num_queries,), -torch.inf, dtype=torch.float32, device=steps[0].device)
     for step in steps:
-        if torch.isnan(step).any():
-            raise EngineError("the model gave NaN log-probabilities; its answer cannot be trusted.")
+        broken = step.view(num_queries, -1).isnan().any(dim=1)
         candidates = (step.view(num_queries, num_beams, -1) + sums[:, :, None]).flatten(1)
         best = candidates.topk(num_beams + 1, dim=1).values
         sums, pruned = best[:, :num_beams], best[:, num_beams]
         bound = torch.maximum(bound, torch.where(pruned > _FILLER, pruned, -torch.inf))
+        bound[broken] = torch.nan
     return bound.double().cpu().numpy()

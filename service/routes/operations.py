@@ -9,7 +9,7 @@ from service.docs_page import CONTENT_SECURITY_POLICY, docs_page
 from service.errors import NotReady
 from service.schemas import Info, Limits, Status
 from service.state import StateOf
-from service.translation import CATALOG_VERSION, bundle_name
+from service.translation import bundle_name
 
 router = APIRouter(tags=["operations"])
 docs_router = APIRouter()
@@ -42,7 +42,7 @@ async def info(state: StateOf) -> Info:
         num_levels=manifest.num_levels,
         codebook_sizes=list(manifest.codebook_sizes),
         num_items=len(catalog),
-        catalog_version=CATALOG_VERSION,
+        catalog_version=recommender.availability.version,
         columns=dict(catalog.columns),
         num_beams=manifest.generation.num_beams,
         exclude_history=manifest.generation.exclude_history,

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
+from genrec.allowed import AllowedItems, ItemMask
 from genrec.bundle import load_bundle, load_draft
 from genrec.decoding.engine import Beam, Query
 from genrec.errors import BundleError, EngineError, InputError, RequestError
-from genrec.filters import AllowedItems
 from genrec.recommender import Answer, Recommender, Request
 from tests import oracle
 from tests.fakes import TinyShape, reseal, seal_tiny, tiny_bundle, write_tiny_draft
@@ -102,7 +102,7 @@ def test_whether_an_answer_is_exact_is_what_the_search_proved(
     found = set()
     for row in range(8):
         answer = ask(recommender, [catalog.item_id(row)], k=2, num_beams=num_beams, exclude_history=False)
-        query = Query(encoder.encode([row]), AllowedItems.all_but(len(catalog), []))
+        query = Query(encoder.encode([row]), AllowedItems.all_but([], ItemMask.everything(len(catalog))))
         assert answer.exact == recommender.engine.search([query], num_beams)[0].proves(2)
         found.add(answer.exact)
     assert found <= proven

@@ -23,10 +23,10 @@ from transformers import (
     TrainingArguments,
 )
 
+from genrec.allowed import AllowedItems, ItemMask
 from genrec.decoding.engine import Query
 from genrec.decoding.generate import GenerateEngine
 from genrec.errors import BundleError
-from genrec.filters import AllowedItems
 from genrec.models import load_model
 from genrec.recommender import Recommender
 from tests.fakes import tiny_model, tiny_tokenizer
@@ -326,7 +326,7 @@ class Stopping(GenerateEngine):
 def test_at_a_fixed_length_early_stopping_changes_nothing(bundle_path: Path, length_penalty: float) -> None:
     bundle = Recommender.load(bundle_path, device="cpu").bundle
     queries = [
-        Query(bundle.encoder.encode(rows), AllowedItems.all_but(len(bundle.catalog), rows))
+        Query(bundle.encoder.encode(rows), AllowedItems.all_but(rows, ItemMask.everything(len(bundle.catalog))))
         for rows in ([0, 1, 2], [7], [30, 4])
     ]
     prefix = bundle.manifest.decoder_prefix_ids
