@@ -8,9 +8,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from genrec.filters import Filter
     from genrec.recommender import Answer, Recommender, Request, ScoredItem
 
-__all__ = ["Answer", "Recommender", "Request", "ScoredItem"]
+__all__ = ["Answer", "Filter", "Recommender", "Request", "ScoredItem"]
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401  (PEP 562: the type is the attribute's own)

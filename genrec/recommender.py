@@ -8,6 +8,7 @@ import time
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Literal, Self
 
@@ -17,12 +18,11 @@ from genrec.allowed import AllowedItems, ItemMask
 from genrec.availability import Availability
 from genrec.bundle import Bundle, load_bundle
 from genrec.decoding.engine import Beam, Engine, Query
-from genrec.decoding.generate import GenerateEngine
-from genrec.errors import BundleError, EngineError, InputError, RequestError, one_line
+from genrec.decoding.engines import check_engine, make_engine
+from genrec.errors import BundleError, EngineError, RequestError, one_line
+from genrec.filters import Filter, FilterMasks
 from genrec.golden import check_golden, read_golden
 from genrec.semantic_id import SemanticId
-
-ENGINES = ("generate",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +36,7 @@ class Request:
         exclude_history: whether nothing of `history`, as sent, is answered; None leaves it to the bundle.
         num_beams: the width of the search, at least k; None is the larger of the bundle's and k.
         fallback: what a history without a known item is answered with: the most popular items, or nothing.
+        filter: which items may be answered; None allows all.
     """
 
     history: Sequence[str]
@@ -44,6 +45,7 @@ class Request:
     exclude_history: bool | None = None
     num_beams: int | None = None
     fallback: Literal["popular", "none"] = "popular"
+    filter: Filter | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,13 +138,14 @@ class Recommender:
             path: the bundle's directory.
             device: auto, cpu, cuda or cuda:N.
             dtype: auto (float32 on CPU, the manifest's elsewhere), float32, bfloat16 or float16.
-            engine: auto or generate.
+            engine: auto, beam (ours) or generate (Hugging Face); auto is beam wherever it can read the model.
             golden: False skips the replay, for tools that want to look at a bundle that fails it.
 
         Raises:
             BundleError: the bundle is refused; the sentence names the file or item.
             InputError: device, dtype or engine cannot be had.
         """
+        check_engine(engine)
         recommender = cls.of(load_bundle(path, device=device, dtype=dtype), engine=engine)
         if golden:
             recommender.replay_golden()
@@ -151,14 +154,17 @@ class Recommender:
     @classmethod
     def of(cls, bundle: Bundle, *, engine: str = "auto") -> Self:
         """A recommender over a bundle that is loaded already, e.g. a draft under evaluation."""
-        if engine not in ("auto", *ENGINES):
-            raise InputError(f"engine {engine!r} is unknown; use auto or {', '.join(ENGINES)}.")
         manifest = bundle.manifest
-        generate = GenerateEngine(
-            bundle.model, bundle.trie, manifest.decoder_prefix_ids, manifest.generation.length_penalty
+        chosen = make_engine(
+            engine,
+            bundle.model,
+            bundle.trie,
+            decoder_prefix_ids=manifest.decoder_prefix_ids,
+            length_penalty=manifest.generation.length_penalty,
+            longest_prompt=bundle.encoder.max_prompt_tokens,
         )
         everything = Availability(0, ItemMask.everything(len(bundle.catalog)))
-        return cls(bundle, generate, str(bundle.model.device), everything)
+        return cls(bundle, chosen, str(bundle.model.device), everything)
 
     @property
     def dtype(self) -> str:
@@ -191,6 +197,8 @@ class Recommender:
                 )
             if request.num_beams > self.max_num_beams:
                 raise RequestError(f"num_beams may be at most {self.max_num_beams}.", "/num_beams")
+        if request.filter is not None:
+            request.filter.predicate(self.bundle.catalog.columns)
 
     def replay_golden(self) -> None:
         """Ask the bundle's golden requests again.
@@ -241,6 +249,11 @@ class Recommender:
             for index, plan in enumerate(plans)
         ]
 
+    @cached_property
+    def _masks(self) -> FilterMasks:
+        # Of this availability alone: one that `replace` gives begins with none.
+        return FilterMasks(self.bundle.catalog, self.availability.mask)
+
     def _plan(self, request: Request) -> _Plan:
         self.validate(request)
         catalog, defaults = self.bundle.catalog, self.bundle.manifest.generation
@@ -252,7 +265,9 @@ class Recommender:
             request,
             rows,
             tuple(item_id for item_id, row in found if row is None),
-            AllowedItems.all_but(excluded | (set(rows) if exclude_history else set()), self.availability.mask),
+            AllowedItems.all_but(
+                excluded | (set(rows) if exclude_history else set()), self._masks.mask(request.filter)
+            ),
             request.num_beams or max(defaults.num_beams, request.k),
         )
 

@@ -3,9 +3,11 @@
 Knows nothing of tokens, models or files. Shapes: N items, L levels.
 """
 
+import copy
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from typing import Any
 
 import marisa_trie
@@ -20,6 +22,8 @@ SemanticId = tuple[int, ...]
 """One code a level, coarse to fine."""
 
 RESERVED_COLUMNS = ("item_id", "popularity")
+
+_KEYS_AT_ONCE = 1 << 16  # of a trie that is compared: a few MB of Python objects, where all keys would be hundreds
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,13 +98,25 @@ class Catalog:
         return {field.name: column_type(field.type, field.name) for field in self.metadata.schema}
 
     def most_popular(self) -> npt.NDArray[np.int64]:
-        """All rows, most popular first, ties by row."""
-        return np.argsort(-self.popularity, kind="stable")
+        """All rows, most popular first, ties by row; sorted once, not to be written to."""
+        return self._most_popular
+
+    @cached_property
+    def _most_popular(self) -> npt.NDArray[np.int64]:
+        rows = np.argsort(-self.popularity, kind="stable")
+        rows.flags.writeable = False  # every caller gets this one
+        return rows
 
     @cached_property
     def row_of_id(self) -> marisa_trie.RecordTrie:
         """item_id -> row, two to six bytes an item where a dictionary takes a hundred."""
         return build_id_trie(self.item_ids.to_pylist())
+
+    def with_id_trie(self, id_trie: marisa_trie.RecordTrie) -> "Catalog":
+        """The same items, looked up in a trie that was built before and that `id_trie_agrees` with them."""
+        twin = copy.copy(self)  # not `replace`: the items have been checked
+        vars(twin)["row_of_id"] = id_trie  # where `cached_property` keeps what it would build
+        return twin
 
     def take(self, order: npt.NDArray[np.int64]) -> "Catalog":
         """The same items with row `order[i]` moved to row i."""
@@ -111,6 +127,41 @@ class Catalog:
 def build_id_trie(item_ids: Iterable[str]) -> marisa_trie.RecordTrie:
     """A marisa trie from item id to row, one little-endian uint32 an id."""
     return marisa_trie.RecordTrie("<I", ((item_id, (row,)) for row, item_id in enumerate(item_ids)))
+
+
+def id_trie_agrees(id_trie: marisa_trie.RecordTrie, item_ids: pa.StringArray) -> bool:
+    """Whether a trie leads from exactly these ids to their rows, and from no other.
+
+    Raises:
+        DataError: it holds something else than one 4-byte row an id.
+    """
+    raw = marisa_trie.BinaryTrie()  # its keys are the bytes of an id, 0xff (which is in no UTF-8), the record
+    raw.frombytes(id_trie.tobytes())
+    keys, found = raw.iterkeys(), np.zeros(len(item_ids), dtype=bool)
+    while chunk := list(islice(keys, _KEYS_AT_ONCE)):
+        entries = pa.array(chunk, pa.binary())
+        separator_place = pc.subtract(pc.binary_length(entries), 5)
+        if not pc.all(pc.equal(pc.find_substring(entries, b"\xff"), separator_place)).as_py():
+            raise DataError("the id trie does not hold one 4-byte row an item id.")
+        rows = np.frombuffer(b"".join(key[-4:] for key in chunk), dtype="<u4")
+        if rows.max() >= len(item_ids):
+            return False
+        if not pc.binary_slice(entries, 0, -5).equals(item_ids.take(pa.array(rows)).cast(pa.binary())):
+            return False
+        found[rows] = True
+    return bool(found.all())
+
+
+def first_unordered(rows: npt.NDArray[np.int32]) -> int | None:
+    """The first row that does not sort after the one above it, level by level; None if all ascend and are distinct."""
+    equal_so_far = np.ones(len(rows) - 1, dtype=bool)
+    unordered = np.zeros(len(rows) - 1, dtype=bool)
+    for level in range(rows.shape[1]):
+        above, below = rows[:-1, level], rows[1:, level]
+        unordered |= equal_so_far & (below < above)
+        equal_so_far &= below == above
+    unordered |= equal_so_far
+    return int(np.argmax(unordered)) + 1 if unordered.any() else None
 
 
 def column_type(kind: pa.DataType, column: str) -> str:
@@ -145,9 +196,9 @@ def _check_item_ids(item_ids: pa.StringArray) -> None:
     if pc.any(unfit).as_py():
         row = pc.index(unfit, True).as_py()
         raise DataError(f"item id {item_ids[row].as_py()!r} in row {row} is empty or holds a control character.")
-    counts = pc.value_counts(item_ids)
-    repeated = pc.greater(counts.field("counts"), 1)
-    if pc.any(repeated).as_py():
+    if len(pc.unique(item_ids)) < len(item_ids):
+        counts = pc.value_counts(item_ids)
+        repeated = pc.greater(counts.field("counts"), 1)
         item_id = counts.field("values")[pc.index(repeated, True).as_py()].as_py()
         raise DataError(f"item id {item_id!r} occurs more than once in the catalog; ids must be unique.")
 
@@ -156,6 +207,8 @@ def _check_codes(codes: npt.NDArray[np.int32], item_ids: pa.StringArray) -> None
     if codes.min() < 0:
         row = int(np.argmax(codes.min(axis=1) < 0))
         raise DataError(f"item {item_ids[row].as_py()!r} has a negative code; codes count from 0.")
+    if first_unordered(codes) is None:  # as in every bundle: no need to sort millions of rows to see that they differ
+        return
     order = np.lexsort(codes.T[::-1])
     same = np.flatnonzero((codes[order[1:]] == codes[order[:-1]]).all(axis=1))
     if same.size:

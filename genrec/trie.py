@@ -10,6 +10,7 @@ CSR lookup after STATIC, Su et al. 2026 (arXiv:2602.22647), with implicit child 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Self
 
 import marisa_trie
@@ -17,6 +18,9 @@ import numpy as np
 import numpy.typing as npt
 
 from genrec.errors import DataError
+from genrec.semantic_id import first_unordered
+
+_KEYS_AT_ONCE = 1 << 16  # of a marisa-trie that is compared: a few MB of Python objects
 
 Int32Array = npt.NDArray[np.int32]
 
@@ -47,11 +51,11 @@ class ItemTrie:
         """
         if paths.ndim != 2 or paths.dtype != np.int32 or 0 in paths.shape:
             raise DataError(f"paths must be int32 of shape (items, levels), got {paths.dtype} {paths.shape}.")
+        _check_ascending(paths)
         num_items, num_levels = paths.shape
         # differs[i, l]: row i has another prefix of length l + 1 than row i - 1
         differs = np.ones((num_items, num_levels), dtype=bool)
         np.logical_or.accumulate(paths[1:] != paths[:-1], axis=1, out=differs[1:])
-        _check_ascending(paths, differs)
         starts = [np.zeros(1, dtype=np.int64)]  # the root owns every leaf
         starts += [np.flatnonzero(differs[:, level]) for level in range(num_levels)]
         first_leaf = tuple(np.append(start, num_items).astype(np.int32) for start in starts)
@@ -93,7 +97,16 @@ class ItemTrie:
 
     def agrees_with(self, marisa: marisa_trie.BinaryTrie) -> bool:
         """Whether a marisa-trie holds exactly these paths with these rows."""
-        return len(marisa) == self.num_items and all(key in marisa for key in _marisa_keys(self.paths))
+        keys, found = marisa.iterkeys(), np.zeros(self.num_items, dtype=bool)
+        while chunk := list(islice(keys, _KEYS_AT_ONCE)):
+            if {len(key) for key in chunk} != {4 * (self.num_levels + 1)}:
+                return False
+            numbers = np.frombuffer(b"".join(chunk), dtype=">u4").reshape(len(chunk), -1)
+            rows = numbers[:, -1].astype(np.int64)
+            if rows.max() >= self.num_items or not np.array_equal(self.paths[rows], numbers[:, :-1]):
+                return False
+            found[rows] = True
+        return bool(found.all())
 
 
 def sort_order(paths: Int32Array) -> npt.NDArray[np.int64]:
@@ -107,17 +120,11 @@ def _marisa_keys(paths: Int32Array) -> list[bytes]:
     return [key.tobytes() for key in keys]
 
 
-def _check_ascending(paths: Int32Array, differs: npt.NDArray[np.bool_]) -> None:
-    same = ~differs[:, -1]
-    if same.any():
-        row = int(np.argmax(same))
-        raise DataError(f"rows {row - 1} and {row} have one and the same token path {paths[row].tolist()}.")
-    if len(paths) == 1:
+def _check_ascending(paths: Int32Array) -> None:
+    row = first_unordered(paths)
+    if row is None:
         return
-    # the first level at which a row differs from the one before decides their order
-    level = differs[1:].argmax(axis=1)
-    row_index = np.arange(1, len(paths))
-    descends = paths[row_index, level] < paths[row_index - 1, level]
-    if descends.any():
-        row = int(np.argmax(descends)) + 1
-        raise DataError(f"row {row} is out of order: its token path {paths[row].tolist()} sorts before the row above.")
+    path = paths[row].tolist()
+    if path == paths[row - 1].tolist():
+        raise DataError(f"rows {row - 1} and {row} have one and the same token path {path}.")
+    raise DataError(f"row {row} is out of order: its token path {path} sorts before the row above.")

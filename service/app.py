@@ -10,29 +10,25 @@ from importlib.metadata import version
 from time import monotonic
 
 import structlog
-from fastapi import FastAPI, Request, Response
-from fastapi.exceptions import RequestValidationError
-from starlette.exceptions import HTTPException
+from fastapi import FastAPI
 
 from genrec.errors import GenrecError
 from genrec.recommender import Recommender
-from service.errors import http_exception_response, kind_of, problem_response
+from service.catalog_switch import CatalogSwitch
 from service.inference import InferenceThread
 from service.metrics import Metrics
-from service.middleware import ObserveRequests, record_of
+from service.middleware import ObserveRequests
 from service.openapi import install_openapi
+from service.refusals import install_refusals
 from service.routes import items, operations, recommend
 from service.settings import Settings
-from service.state import ServiceState, service_state
-from service.validation import refusal
+from service.state import ServiceState
 
 log = structlog.stdlib.get_logger(__name__)
 
 WATCH_INTERVAL_S = 0.25
 FLUSH_S = 0.5
 """How long clients who were told 503 have to read it before the process ends."""
-
-_NO_ANSWER = ("overloaded", "not_ready", "deadline_exceeded")
 
 
 def create_app(
@@ -49,17 +45,26 @@ def create_app(
         load: makes the recommender of a bundle; called in the inference thread.
         end: ends the process with an exit code, called when the service can answer no more: 65 for a refused bundle,
             70 for an engine that died or hangs.
+
+    Raises:
+        LockedError: another service holds the state directory.
+        InputError: the state directory cannot be used, or what it holds is damaged.
     """
-    state = ServiceState(settings, _inference(settings, load), Metrics())
-    state.metrics.watch(lambda: state.inference.depth, lambda: state.inference.state == "ready")
+    catalog = CatalogSwitch.open(settings.state_dir) if settings.state_dir else None
+    state = ServiceState(settings, _inference(settings, load, catalog), Metrics(), catalog)
+    state.metrics.watch(lambda: state.inference.depth, lambda: state.inference.state == "ready", state.availability)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         state.inference.start()
         watch = asyncio.create_task(_watch(state, end))
-        yield
-        watch.cancel()
-        await asyncio.to_thread(state.inference.stop, settings.drain_timeout_ms / 1e3)
+        try:
+            yield
+        finally:
+            watch.cancel()
+            await asyncio.to_thread(state.inference.stop, settings.drain_timeout_ms / 1e3)
+            if catalog is not None:
+                await asyncio.to_thread(catalog.close)
 
     app = FastAPI(
         title="genrec",
@@ -77,16 +82,18 @@ def create_app(
         app.include_router(router)
     if settings.docs:
         app.include_router(operations.docs_router)
-    app.add_exception_handler(GenrecError, _refuse)
-    app.add_exception_handler(RequestValidationError, _refuse_values)
-    app.add_exception_handler(HTTPException, _refuse_path)
+    install_refusals(app, state.metrics.rejected)
     install_openapi(app)
     return app
 
 
-def _inference(settings: Settings, load: Callable[..., Recommender]) -> InferenceThread:
+def _inference(settings: Settings, load: Callable[..., Recommender], catalog: CatalogSwitch | None) -> InferenceThread:
+    def load_as_it_was() -> Recommender:
+        recommender = load(settings.bundle, device=settings.device, dtype=settings.dtype, engine=settings.engine)
+        return recommender if catalog is None else catalog.restore(recommender)
+
     return InferenceThread(
-        lambda: load(settings.bundle, device=settings.device, dtype=settings.dtype, engine=settings.engine),
+        load_as_it_was,
         max_queue_requests=settings.max_queue_requests,
         max_inference_requests=settings.max_inference_requests,
         stall_timeout_s=settings.stall_timeout_ms / 1e3,
@@ -109,11 +116,12 @@ async def _watch(state: ServiceState, end: Callable[[int], object]) -> None:
 async def _failure(state: ServiceState) -> GenrecError:
     began = monotonic()
     try:
-        recommender = await asyncio.wrap_future(state.inference.loaded)
+        await asyncio.wrap_future(state.inference.loaded)
     except GenrecError as error:
         return error
+    load_s = monotonic() - began
     await asyncio.to_thread(lambda: state.browser)
-    _announce(state, recommender, monotonic() - began)
+    _announce(state, state.inference.recommender, load_s)
     while (failure := state.inference.check()) is None:
         await asyncio.sleep(WATCH_INTERVAL_S)
     return failure
@@ -133,6 +141,8 @@ def _announce(state: ServiceState, recommender: Recommender, load_s: float) -> N
         device=recommender.device,
         dtype=recommender.dtype,
         engine=recommender.engine_name,
+        catalog_version=recommender.availability.version,
+        items_off=recommender.availability.items_off,
         load_s=round(load_s, 2),
         **({"docs": f"{url}/docs"} if state.settings.docs else {}),
     )
@@ -140,24 +150,3 @@ def _announce(state: ServiceState, recommender: Recommender, load_s: float) -> N
     body = shlex.quote(json.dumps({"history": history, "k": 10}, ensure_ascii=False))
     # In the event itself: a field's quotes would be escaped, and this is there to be copied.
     log.info(f"try: curl -s {url}/recommend -H 'content-type: application/json' -d {body}")
-
-
-async def _refuse(request: Request, error: Exception) -> Response:
-    assert isinstance(error, GenrecError)  # noqa: S101  the framework's signature is wider than its promise
-    record, kind = record_of(request.scope), kind_of(error)
-    record.facts["code"] = kind.code
-    if kind.status >= 500:
-        record.facts["reason"] = str(error)
-    if kind.code in _NO_ANSWER and request.method == "POST":
-        service_state(request).metrics.rejected.labels(kind.code).inc()
-    return problem_response(error, record.request_id)
-
-
-async def _refuse_values(request: Request, error: Exception) -> Response:
-    assert isinstance(error, RequestValidationError)  # noqa: S101
-    return await _refuse(request, refusal(error.errors(), error.body))
-
-
-async def _refuse_path(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)  # noqa: S101
-    return http_exception_response(error, record_of(request.scope).request_id)

@@ -38,7 +38,9 @@ class CatalogBrowser:
 
     def __init__(self, catalog: Catalog) -> None:
         self.catalog = catalog
-        self._by_popularity = catalog.most_popular()
+        by_popularity = catalog.most_popular()
+        self._rank = np.empty(len(catalog), dtype=np.int32)  # of each row among all, the most popular first
+        self._rank[by_popularity] = np.arange(len(catalog), dtype=np.int32)
         column = title_column(catalog)
         titles = catalog.item_ids if column is None else catalog.metadata.column(column)
         titles = titles.cast(pa.large_string())  # a bundle may hold either kind, and an Arrow kernel takes one
@@ -53,10 +55,8 @@ class CatalogBrowser:
         """
         words = query.lower().split()[:MAX_WORDS]
         if not words:
-            return Matches(self._by_popularity[:limit].tolist(), len(self.catalog))
-        rows = np.flatnonzero(self._hold(words))
-        begins = self._hold([f" {word}" for word in words])[rows]
-        rows = rows[np.lexsort((rows, -self.catalog.popularity[rows], ~begins))]
+            return Matches(self.catalog.most_popular()[:limit].tolist(), len(self.catalog))
+        rows = self._ranked(words)
         named = self.catalog.row(query.strip())
         if named is None:
             return Matches(rows[:limit].tolist(), len(rows))
@@ -84,12 +84,22 @@ class CatalogBrowser:
             ranges.append((start, end))
         return ranges
 
-    def _hold(self, parts: list[str]) -> npt.NDArray[np.bool_]:
-        masks = [pc.match_substring(self._titles, part) for part in parts]
-        held = np.ones(len(self.catalog), dtype=np.bool_)
-        for mask in masks:
-            held &= mask.to_numpy(zero_copy_only=False) if isinstance(mask, pa.Array) else mask.to_numpy()
-        return held
+    def _ranked(self, words: list[str]) -> npt.NDArray[np.int64]:
+        """The rows whose title holds every word, in the order of `search`."""
+        rows, titles = np.arange(len(self.catalog)), self._titles
+        for word in sorted(words, key=len, reverse=True):  # long words are rare ones: the others see fewer titles
+            held = pc.match_substring(titles, word)
+            rows, titles = rows[_flags(held)], titles.filter(held)
+        later = np.zeros(len(rows), dtype=np.int64)
+        for word in words:
+            later |= ~_flags(pc.match_substring(titles, f" {word}"))
+        return rows[np.argsort(self._rank[rows] + later * len(self.catalog))]
+
+
+def _flags(mask: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.bool_]:
+    """A mask without nulls, as NumPy has it."""
+    flags: npt.NDArray[np.bool_] = np.asarray(mask)
+    return flags
 
 
 def title_column(catalog: Catalog) -> str | None:

@@ -1,6 +1,7 @@
 """`genrec serve`: one process, one bundle, one engine, until it is told to stop.
 
-Exit codes: 0 stopped by SIGTERM or Ctrl-C, 65 the bundle or a setting was refused, 70 the engine died or hangs.
+Exit codes: 0 stopped by SIGTERM or Ctrl-C, 65 the bundle, a setting or what was kept was refused, 70 the engine died or
+hangs, 75 another service holds the state directory.
 """
 
 import gc
@@ -10,18 +11,22 @@ import os
 import signal
 import socket
 import threading
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 
 import structlog
 import typer
 import uvicorn
+from starlette.types import ASGIApp
 
-from genrec.errors import InputError
 from genrec.recommender import Recommender
+from service.admin import create_admin_app
 from service.app import create_app
+from service.listeners import ByPort, listen
 from service.logs import configure_logs
 from service.settings import Settings, read_settings
+from service.tokens import Tokens
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -40,26 +45,13 @@ def serve(
     """Serve a bundle over HTTP. Every setting is also a GENREC_* variable; flags win."""
     flags = {"bundle": bundle, "host": host, "port": port, "device": device, "dtype": dtype, "engine": engine}
     settings = read_settings(flags)
-    with listen(settings) as listener:
-        code = _serve_until_stopped(settings.model_copy(update={"port": listener.getsockname()[1]}), listener)
+    with ExitStack() as sockets:
+        listeners = [sockets.enter_context(listen(settings.host, settings.port, "--host or --port"))]
+        if settings.admin_address is not None:
+            listeners.append(sockets.enter_context(listen(*settings.admin_address, "GENREC_ADMIN_LISTEN")))
+        code = _serve_until_stopped(settings.model_copy(update={"port": _port(listeners[0])}), listeners)
     if code:
         raise typer.Exit(code)
-
-
-def listen(settings: Settings) -> socket.socket:
-    """A listening socket, taken before anything is loaded.
-
-    Raises:
-        InputError: the address cannot be had.
-    """
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    try:
-        return socket.create_server((settings.host, settings.port), family=family, backlog=2048)
-    except OSError as error:
-        raise InputError(
-            f"cannot listen on {settings.host} port {settings.port}: {error.strerror or error}; "
-            "choose another with --host or --port."
-        ) from error
 
 
 def load_frozen(bundle: Path, *, device: str, dtype: str, engine: str) -> Recommender:
@@ -90,13 +82,20 @@ class _Ending:
         last_resort.start()
 
 
-def _serve_until_stopped(settings: Settings, listener: socket.socket) -> int:
+def _serve_until_stopped(settings: Settings, listeners: list[socket.socket]) -> int:
+    tokens = Tokens.read(settings.admin_token_file) if settings.admin_token_file else None
     configure_logs(settings.log_format)
     ending = _Ending()
     app = create_app(settings, load_frozen, ending)
+    facts = {"bundle": settings.bundle.name, "url": settings.url, "device": settings.device}
+    on_all_sockets: ASGIApp = app
+    if tokens is not None:
+        admin_port = _port(listeners[1])
+        on_all_sockets = ByPort(app, create_admin_app(app.state.service, tokens), admin_port)
+        facts["admin_port"] = str(admin_port)
     ending.server = uvicorn.Server(
         uvicorn.Config(
-            app,
+            on_all_sockets,
             lifespan="on",
             ws="none",
             log_config=None,
@@ -107,11 +106,15 @@ def _serve_until_stopped(settings: Settings, listener: socket.socket) -> int:
     )
     for stop in (signal.SIGTERM, signal.SIGINT):  # uvicorn raises them again when it has stopped: then it is enough
         signal.signal(stop, lambda *_: None)
-    log.info("loading", bundle=settings.bundle.name, url=settings.url, device=settings.device)
-    ending.server.run(sockets=[listener])
+    log.info("loading", **facts)
+    ending.server.run(sockets=listeners)
     log.info("stopped", exit_code=ending.code)
     if app.state.service.inference.alive:
         # A thread inside the model cannot be told to end, and Python would not end before it.
         logging.shutdown()
         os._exit(ending.code)
     return ending.code
+
+
+def _port(listener: socket.socket) -> int:
+    return int(listener.getsockname()[1])

@@ -5,13 +5,15 @@ The domain raises `genrec.errors`; what only a server can refuse is added here t
 GenrecError
 ├── InputError
 │   ├── MalformedBody      400  not the JSON we read
+│   ├── Unauthorized       401  no token, or not a right one
 │   ├── UnknownItem        404
 │   ├── BodyTooLarge       413
 │   ├── UnsupportedMedia   415
 │   └── HeadersTooLarge    431
 ├── Overloaded             429  no place in the queue
 ├── NotReady               503  loading, stopping, or the engine is gone
-└── DeadlineExceeded       504
+├── DeadlineExceeded       504
+└── NotStored              507  the disk did not take a change
 
 A problem never repeats what the caller sent, and a 5xx never says why: the reason is in the log under its request id.
 """
@@ -32,6 +34,10 @@ MAX_DETAIL_CHARS = 400
 
 class MalformedBody(InputError):
     """The body is not JSON as RFC 8259 and this service want it."""
+
+
+class Unauthorized(InputError):
+    """No token came with the request, or one that opens nothing."""
 
 
 class UnknownItem(InputError):
@@ -62,6 +68,10 @@ class DeadlineExceeded(GenrecError):
     """The request's time ran out before its answer."""
 
 
+class NotStored(GenrecError):
+    """A change could not be written down, so it was not made."""
+
+
 @dataclass(frozen=True, slots=True)
 class Kind:
     """What a class of errors looks like over HTTP.
@@ -72,6 +82,7 @@ class Kind:
         detail: a fixed sentence instead of the error's own, None to show its own.
         retry_after_s: seconds for `Retry-After`, None for no such header.
         close: end the connection, because the rest of the request will not be read.
+        authenticate: say with `WWW-Authenticate` how to come in.
     """
 
     status: int
@@ -79,6 +90,7 @@ class Kind:
     detail: str | None = None
     retry_after_s: int | None = None
     close: bool = False
+    authenticate: bool = False
 
 
 INTERNAL = Kind(500, "internal", "The service could not answer; its log says why under this request id.")
@@ -86,6 +98,7 @@ INTERNAL = Kind(500, "internal", "The service could not answer; its log says why
 KINDS: Mapping[type[GenrecError], Kind] = {
     RequestError: Kind(422, "invalid_request"),
     MalformedBody: Kind(400, "malformed"),
+    Unauthorized: Kind(401, "unauthorized", close=True, authenticate=True),
     UnknownItem: Kind(404, "not_found"),
     BodyTooLarge: Kind(413, "too_large", close=True),
     UnsupportedMedia: Kind(415, "unsupported_media_type"),
@@ -93,6 +106,7 @@ KINDS: Mapping[type[GenrecError], Kind] = {
     Overloaded: Kind(429, "overloaded", retry_after_s=1),
     NotReady: Kind(503, "not_ready", retry_after_s=2),
     DeadlineExceeded: Kind(504, "deadline_exceeded"),
+    NotStored: Kind(507, "not_stored", "The change could not be written to the disk, so nothing was changed."),
 }
 
 
@@ -122,6 +136,8 @@ def problem_response(error: GenrecError, request_id: str) -> Response:
         headers["Retry-After"] = str(kind.retry_after_s)
     if kind.close:
         headers["Connection"] = "close"
+    if kind.authenticate:
+        headers["WWW-Authenticate"] = "Bearer"
     return _render(problem_of(error, request_id), headers)
 
 

@@ -7,9 +7,9 @@ the model is this file's own business.
 
 import asyncio
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, InvalidStateError
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import Literal
@@ -50,7 +50,7 @@ class InferenceThread:
     """Answers requests one job after another, in the order of their admission.
 
     Attributes:
-        loaded: the recommender once it is there, or the error that refused it.
+        loaded: done once the recommender is there; or the error that refused it.
     """
 
     def __init__(
@@ -71,12 +71,14 @@ class InferenceThread:
             stall_timeout_s: the model silent for so long is `stalled`.
             hang_timeout_s: the model silent for so long has failed for good.
         """
-        self.loaded: Future[Recommender] = Future()
+        self.loaded: Future[None] = Future()  # not the recommender, which would then outlive its successor
         self._load = load
         self._max_queue_requests = max_queue_requests
         self._max_inference_requests = max_inference_requests
         self._stall_timeout_s = stall_timeout_s
         self._hang_timeout_s = hang_timeout_s
+        self._recommender: Recommender | None = None
+        self._one_change = threading.Lock()
         self._change = threading.Condition()
         self._waiting: dict[_Job, None] = {}  # by admission; a dict, so that one who leaves need not be looked for
         self._running: _Job | None = None
@@ -130,14 +132,31 @@ class InferenceThread:
 
     @property
     def recommender(self) -> Recommender:
-        """The recommender.
+        """The recommender that answers what comes now.
 
         Raises:
             NotReady: it is not loaded yet, or never will be.
         """
-        if self._failure is not None or not self.loaded.done():
+        if self._failure is not None or self._recommender is None:
             raise NotReady(f"The service is not ready: {self.state}.")
-        return self.loaded.result()
+        return self._recommender
+
+    @contextmanager
+    def changing(self) -> Iterator[Recommender]:
+        """Keep every other change away while one is made: gives the recommender as it is, `replace` ends the change.
+
+        Raises:
+            NotReady: there is no recommender to change.
+        """
+        with self._one_change:
+            yield self.recommender
+
+    def replace(self, recommender: Recommender) -> None:
+        """Have what is admitted from now on answered by another recommender. To be called while `changing`.
+
+        What the model has in hand is finished by the recommender that it was begun with: one job, one recommender.
+        """
+        self._recommender = recommender
 
     def check(self) -> GenrecError | None:
         """Why the thread can answer no more, or None while it can. To be called every now and then: the watchdog."""
@@ -204,10 +223,10 @@ class InferenceThread:
 
     def _live(self) -> None:
         try:
-            recommender = self._load()
-            self.loaded.set_result(recommender)
+            self._recommender = self._load()
+            self.loaded.set_result(None)
             while (job := self._next()) is not None:
-                _settle(job, self._serve(recommender, job))
+                _settle(job, self._serve(self._recommender, job))
         except GenrecError as error:
             self.fail(error)
         except BaseException as error:  # the thread's outermost frame: whatever ends it must be seen

@@ -13,6 +13,7 @@ from fastapi import Request, Response
 from fastapi.routing import APIRoute
 
 from service.errors import BodyTooLarge, MalformedBody, UnsupportedMedia
+from service.settings import Settings
 from service.state import service_state
 
 # Possessive, and content with a missing end quote: one pass whatever the bytes are, no backtracking to attack.
@@ -28,6 +29,11 @@ _MAX_INT_CHARS = 40
 class JsonRoute(APIRoute):
     """A route whose body is read and parsed here; the framework only validates the values."""
 
+    @staticmethod
+    def max_body_bytes(settings: Settings) -> int:
+        """Longer bodies are refused."""
+        return settings.max_body_bytes
+
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """See `APIRoute`; called once, when the route is made."""
         validate_and_answer = super().get_route_handler()
@@ -35,7 +41,7 @@ class JsonRoute(APIRoute):
         async def handle(request: Request) -> Response:
             settings = service_state(request).settings
             check_media(request)
-            body = await read_body(request, settings.max_body_bytes)
+            body = await read_body(request, self.max_body_bytes(settings))
             value = parse_json(body, settings.max_json_depth)
             return await validate_and_answer(_ParsedRequest(request, body, value))
 

@@ -12,6 +12,8 @@ from prometheus_client import (
     generate_latest,
 )
 
+from genrec.availability import Availability
+
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _ITEMS = (0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 
@@ -43,6 +45,10 @@ class Metrics:
         self.results_short = Counter("genrec_results_short", "Answers of fewer than k items.", registry=registry)
         self.queue_depth = Gauge("genrec_queue_depth", "Requests admitted and not yet answered.", registry=registry)
         self.ready = Gauge("genrec_ready", "1 while /ready says 200.", registry=registry)
+        self.catalog_version = Gauge(
+            "genrec_catalog_version", "Grows with every change of which items are off.", registry=registry
+        )
+        self.items_off = Gauge("genrec_items_off", "Items of the bundle served that are off.", registry=registry)
         self.model_info = Gauge(
             "genrec_model_info", "The bundle served; always 1.", ["name", "version", "device"], registry=registry
         )
@@ -50,10 +56,17 @@ class Metrics:
             "genrec_model_load_seconds", "Time to load, verify and replay the bundle.", registry=registry
         )
 
-    def watch(self, queue_depth: Callable[[], int], ready: Callable[[], bool]) -> None:
-        """Read these two when they are asked for, not when they change."""
+    def watch(
+        self,
+        queue_depth: Callable[[], int],
+        ready: Callable[[], bool],
+        availability: Callable[[], Availability | None],
+    ) -> None:
+        """Read these when they are asked for, not when they change."""
         self.queue_depth.set_function(lambda: float(queue_depth()))
         self.ready.set_function(lambda: float(ready()))
+        self.catalog_version.set_function(lambda: float(known.version if (known := availability()) else 0))
+        self.items_off.set_function(lambda: float(known.items_off if (known := availability()) else 0))
 
     def text(self) -> bytes:
         """The exposition format."""

@@ -51,10 +51,43 @@ HistoryEntry = Annotated[
 ]
 
 
+class RequestFilter(_Sent):
+    """Which items may be answered. Both parts have to allow an item; null allows all.
+
+    `where` is an object of columns, each an object of operators: `eq` and `in` (columns of single values), `any_of` and
+    `none_of` (also lists), `gte` and `lte` (numbers and strings). All of them have to hold. `and` and `or` take a list
+    of such objects, `not` takes one. An item without a value in a column fulfils neither a condition on it nor its
+    opposite. `/info` lists the columns and their types.
+    """
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"where": {"genres": {"any_of": ["Drama"]}, "year": {"gte": 1990, "lte": 1999}}},
+                {"where": {"or": [{"year": {"gte": 1990}}, {"not": {"genres": {"any_of": ["Horror", "War"]}}}]}},
+                {"include_ids": ["50", "181", "172"]},
+            ]
+        }
+    )
+
+    include_ids: Annotated[list[ItemId], Field(max_length=MAX_LIST_ITEMS, fail_fast=True)] | None = Field(
+        default=None, description="Nothing but these items; unknown ones are ignored."
+    )
+    # Any keys: what they may be is the catalog's to say, and to say without repeating them.
+    where: dict[Any, Any] | None = Field(default=None, description="Conditions on metadata columns.")
+
+
 class RecommendRequest(_Sent):
     """A user's history and what is wanted for it. Only `history` is required."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{"history": ["50", "181"], "k": 10}]})
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"history": ["50", "181"], "k": 10},
+                {"history": ["50", "181"], "filter": {"where": {"year": {"gte": 1990}}}},
+            ]
+        }
+    )
 
     history: Annotated[list[HistoryEntry], Field(max_length=MAX_LIST_ITEMS, fail_fast=True)] = Field(
         description="Item ids, oldest first. Unknown ones are dropped and listed, then the newest are kept."
@@ -66,6 +99,7 @@ class RecommendRequest(_Sent):
     exclude: Annotated[list[ItemId], Field(max_length=MAX_LIST_ITEMS, fail_fast=True)] = Field(
         default=[], description="Items never to answer; unknown ones are ignored."
     )
+    filter: RequestFilter | None = Field(default=None, description="Which items may be answered. Null: all of them.")
     fields: Annotated[list[Annotated[str, Field(max_length=256)]], Field(max_length=256, fail_fast=True)] | None = (
         Field(default=None, description="Metadata columns to return: null for all of them, [] for none.")
     )
@@ -209,7 +243,8 @@ class Info(_Answered):
     num_levels: int
     codebook_sizes: list[int]
     num_items: int
-    catalog_version: int
+    catalog_version: int = Field(description="Grows with every change of which items are off.")
+    items_off: int = Field(description="Never answered, until they are switched on again.")
     columns: dict[str, str] = Field(description="Metadata column and its type.")
     num_beams: int
     exclude_history: bool

@@ -17,6 +17,7 @@ from genrec.errors import DataError, RequestError
 from genrec.recommender import Request
 from service.schemas import RecommendRequest
 from service.score_formats import Fields, RawRow, columns_of, format_of, read_rows
+from service.translation import to_request
 from service.validation import refusal
 
 REQUIRED = ("user_id", "history")
@@ -82,21 +83,12 @@ class RowParser:
     def _request(self, fields: Fields) -> Request:
         if unknown := [name for name in fields if name not in COLUMNS]:
             raise RequestError(_unknown(unknown[0]))
-        if "filter" in fields:
-            raise RequestError("filter is not supported yet; leave it out.", "/filter")
         asked = {**self.defaults, **{name: _with_text_ids(value) for name, value in fields.items()}}
         try:
             sent = RecommendRequest.model_validate(asked)
         except ValidationError as error:
             raise refusal(error.errors(include_url=False), asked) from error
-        request = Request(
-            history=[entry if isinstance(entry, str) else entry.item_id for entry in sent.history],
-            k=sent.k,
-            exclude=sent.exclude,
-            exclude_history=sent.exclude_history,
-            num_beams=sent.num_beams,
-            fallback=sent.fallback,
-        )
+        request = to_request(sent)
         self.validate(request)
         return request
 
@@ -155,7 +147,13 @@ def _user_id(value: object) -> str:
 
 
 def _with_text_ids(value: object) -> object:
-    return [_as_id(entry) for entry in value] if isinstance(value, list) else value
+    """The integers in a list of ids, or in a filter's, as the text they are written as."""
+    match value:
+        case list():
+            return [_as_id(entry) for entry in value]
+        case {"include_ids": list(ids), **others}:
+            return {**others, "include_ids": _with_text_ids(ids)}
+    return value
 
 
 def _as_id(value: object) -> object:

@@ -33,6 +33,16 @@ class Settings(BaseSettings):
     port: int = Field(default=8000, ge=0, le=65_535, description="0 takes a free one.")
     auth: Literal["", "open"] = Field(default="", description='"open" lets anyone in who can reach the address.')
 
+    state_dir: Path | None = Field(
+        default=None, description="Where what was switched off and on is kept; one service each."
+    )
+    admin_listen: str = Field(
+        default="",
+        pattern=r"^(|((\[[0-9A-Fa-f:.]+\]|[^\[\]:/\s]+):)?[0-9]{1,5})$",
+        description="ADDRESS:PORT, or PORT on 127.0.0.1, for administrators; empty for none.",
+    )
+    admin_token_file: Path | None = Field(default=None, description="Holds the administrators' tokens, one a line.")
+
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     dtype: str = Field(default="auto", min_length=1)
     engine: str = Field(default="auto", min_length=1)
@@ -76,6 +86,41 @@ class Settings(BaseSettings):
                 "use it; serve on 127.0.0.1, or set GENREC_AUTH=open to allow it"
             )
         return self
+
+    @model_validator(mode="after")
+    def _administrable(self) -> Self:
+        if self.admin_address is None:
+            if self.admin_token_file is not None:
+                raise ValueError(
+                    "admin_token_file is set but admin_listen is not, so nobody could use a token; "
+                    "set GENREC_ADMIN_LISTEN, such as 127.0.0.1:8001, or unset GENREC_ADMIN_TOKEN_FILE"
+                )
+            return self
+        if self.admin_token_file is None:
+            raise ValueError(
+                "admin_listen is set but admin_token_file is not, so anyone could administer the service; "
+                "set GENREC_ADMIN_TOKEN_FILE to a file with a token, or unset GENREC_ADMIN_LISTEN"
+            )
+        if self.state_dir is None:
+            raise ValueError(
+                "admin_listen is set but state_dir is not, so a restart would forget what administrators changed; "
+                "set GENREC_STATE_DIR to a directory, or unset GENREC_ADMIN_LISTEN"
+            )
+        port = self.admin_address[1]
+        if port > 65_535 or (port and port == self.port):
+            raise ValueError(
+                f"admin_listen names port {port}, which must be at most 65535 and another than the service's own; "
+                "change GENREC_ADMIN_LISTEN"
+            )
+        return self
+
+    @property
+    def admin_address(self) -> tuple[str, int] | None:
+        """Host and port of the admin listener, None if there is none. Port 0 takes a free one."""
+        if not self.admin_listen:
+            return None
+        host, _, port = self.admin_listen.rpartition(":")
+        return host.strip("[]") or "127.0.0.1", int(port)
 
     @property
     def url(self) -> str:

@@ -6,7 +6,10 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
+from genrec.availability import Availability
 from service.browser import CatalogBrowser
+from service.catalog_switch import CatalogSwitch
+from service.errors import NotReady
 from service.inference import InferenceThread
 from service.metrics import Metrics
 from service.settings import Settings
@@ -14,11 +17,26 @@ from service.settings import Settings
 
 @dataclass(frozen=True)
 class ServiceState:
-    """The settings, the engine and the counters of one service."""
+    """The settings, the engine and the counters of one service.
+
+    Attributes:
+        settings: how it serves.
+        inference: who answers.
+        metrics: the counters.
+        catalog: switches items off and on; None for a service that keeps no state.
+    """
 
     settings: Settings
     inference: InferenceThread
     metrics: Metrics
+    catalog: CatalogSwitch | None = None
+
+    def availability(self) -> Availability | None:
+        """Which items are on now; None while nothing is loaded."""
+        try:
+            return self.inference.recommender.availability
+        except NotReady:
+            return None
 
     @cached_property
     def browser(self) -> CatalogBrowser:

@@ -1,13 +1,27 @@
 """Between the wire and the domain: a request as sent to one the recommender takes, its answer to one we send."""
 
 from genrec.errors import RequestError
+from genrec.filters import Filter
 from genrec.recommender import Answer, Recommender, Request
 from service.schemas import BundleName, Item, RecommendAnswer, RecommendedItem, RecommendRequest, TimingMs
 from service.settings import Settings
 
 
-def to_request(sent: RecommendRequest, recommender: Recommender, settings: Settings) -> Request:
-    """What the recommender is asked.
+def to_request(sent: RecommendRequest) -> Request:
+    """What the recommender is asked, over HTTP and in a file alike."""
+    return Request(
+        history=[entry if isinstance(entry, str) else entry.item_id for entry in sent.history],
+        k=sent.k,
+        exclude=sent.exclude,
+        exclude_history=sent.exclude_history,
+        num_beams=sent.num_beams,
+        fallback=sent.fallback,
+        filter=Filter(sent.filter.include_ids, sent.filter.where) if sent.filter else None,
+    )
+
+
+def to_checked_request(sent: RecommendRequest, recommender: Recommender, settings: Settings) -> Request:
+    """As `to_request`, held against the bundle and the settings.
 
     Raises:
         RequestError: it asks for more than this bundle or these settings allow.
@@ -18,14 +32,7 @@ def to_request(sent: RecommendRequest, recommender: Recommender, settings: Setti
     for place, column in enumerate(sent.fields or ()):
         if column not in columns:
             raise RequestError("The catalog has no such column; /info lists them.", f"/fields/{place}")
-    request = Request(
-        history=[entry if isinstance(entry, str) else entry.item_id for entry in sent.history],
-        k=sent.k,
-        exclude=sent.exclude,
-        exclude_history=sent.exclude_history,
-        num_beams=sent.num_beams,
-        fallback=sent.fallback,
-    )
+    request = to_request(sent)
     recommender.validate(request)
     return request
 

@@ -8,9 +8,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from genrec.errors import RequestError
-from service.schemas import BatchRequest, HistoryItem, RecommendRequest
+from service.schemas import BatchRequest, HistoryItem, RecommendRequest, RequestFilter
 
-KNOWN_FIELDS = sorted({name for model in (RecommendRequest, BatchRequest, HistoryItem) for name in model.model_fields})
+_MODELS = (RecommendRequest, BatchRequest, HistoryItem, RequestFilter)
+KNOWN_FIELDS = sorted({name for model in _MODELS for name in model.model_fields})
 
 
 def refusal(errors: Sequence[Mapping[str, Any]], body: object) -> RequestError:

@@ -11,13 +11,13 @@ from transformers import PreTrainedModel
 
 from genrec.bundle import layout
 from genrec.bundle.manifest import DRAFT, Manifest, read_manifest
-from genrec.bundle.verify import check_catalog, check_files, check_tokens
+from genrec.bundle.verify import check_files, check_item_trie, check_tokens, open_id_trie
 from genrec.errors import BundleError, DataError, one_line
 from genrec.history import HistoryEncoder
 from genrec.item_tokens import ItemTokens
 from genrec.models import load_model, load_tokenizer, resolve_device, resolve_dtype
-from genrec.semantic_id import Catalog
-from genrec.trie import ItemTrie, sort_order
+from genrec.semantic_id import Catalog, first_unordered
+from genrec.trie import ItemTrie
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,19 +97,17 @@ def read_catalog(root: Path, tokens: ItemTokens) -> Catalog:
             f"file {layout.ITEMS} has a column {extra!r}, but the manifest has {tokens.num_levels} levels."
         )
     try:
-        codes = np.stack([table.column(name).to_numpy() for name in code_names], axis=1).astype(
-            np.int32, casting="safe"
-        )
+        columns = [table.column(name).to_numpy() for name in code_names]
         catalog = Catalog(
             item_ids=table.column("item_id").cast(pa.string()).combine_chunks(),
-            codes=codes,
+            codes=np.stack(columns, axis=1, dtype=np.int32, casting="safe"),
             popularity=table.column("popularity").to_numpy().astype(np.int64, casting="safe"),
             metadata=table.drop_columns(["item_id", "popularity", *code_names]),
         )
         paths = tokens.paths(catalog.codes)
     except (DataError, pa.ArrowException, TypeError, ValueError) as error:
         raise BundleError(f"file {layout.ITEMS}: {one_line(error)}") from error
-    if not np.array_equal(sort_order(paths), np.arange(len(paths))):
+    if first_unordered(paths) is not None:
         raise BundleError(f"file {layout.ITEMS} is not sorted by token path.")
     return catalog
 
@@ -123,7 +121,8 @@ def _load_parts(root: Path, manifest: Manifest, *, device: str, dtype: str) -> B
     catalog = read_catalog(root, tokens)
     paths = tokens.paths(catalog.codes)
     trie = ItemTrie.from_sorted(paths)
-    check_catalog(root, catalog, trie)
+    check_item_trie(root, trie)
+    catalog = catalog.with_id_trie(open_id_trie(root, catalog))
     device = resolve_device(device)
     dtype = resolve_dtype(dtype, device=device, stored=manifest.dtype)
     model = load_model(root / layout.MODEL, manifest.architecture, device=device, dtype=dtype)

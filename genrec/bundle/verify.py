@@ -1,19 +1,20 @@
 """The checks that stand between a directory and a served bundle. Each failure is one sentence that names the file."""
 
-import struct
 from pathlib import Path
+from typing import TypeVar
 
 import marisa_trie
-import numpy as np
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from genrec.bundle import layout
 from genrec.bundle.manifest import Manifest
-from genrec.errors import BundleError, one_line
+from genrec.errors import BundleError, DataError, one_line
 from genrec.item_tokens import ItemTokens
 from genrec.models import embedding_rows, special_ids
-from genrec.semantic_id import Catalog
+from genrec.semantic_id import Catalog, id_trie_agrees
 from genrec.trie import ItemTrie
+
+_Trie = TypeVar("_Trie", marisa_trie.BinaryTrie, marisa_trie.RecordTrie)
 
 # What a bundle may hold. Pickle hides behind .bin, .pt and others, so the list is of what is allowed.
 _SUFFIXES = {".json", ".jsonl", ".safetensors", ".parquet", ".marisa", ".md", ".toml", ".html", ".png", ".svg"}
@@ -80,24 +81,36 @@ def check_tokens(
         raise BundleError(f"{layout.MANIFEST}: decoder_prefix_ids must be given for seq2seq and be empty for causal.")
 
 
-def check_catalog(root: Path, catalog: Catalog, trie: ItemTrie) -> None:
-    """The two tries on disk say what the catalog says.
+def check_item_trie(root: Path, trie: ItemTrie) -> None:
+    """The item-token trie on disk holds the paths of the catalog.
 
     Raises:
-        BundleError: a trie cannot be read, or disagrees.
+        BundleError: it cannot be read, or disagrees.
     """
-    items = marisa_trie.BinaryTrie()
-    ids = marisa_trie.RecordTrie("<I")
-    for index, name in ((items, layout.ITEM_TRIE), (ids, layout.ID_TRIE)):
-        try:
-            index.load(str(root / name))
-        except (OSError, RuntimeError) as error:
-            raise BundleError(f"file {name} is not a marisa-trie: {one_line(error)}") from error
-    if not trie.agrees_with(items):
+    marisa = _open_trie(root, layout.ITEM_TRIE, marisa_trie.BinaryTrie())
+    if not trie.agrees_with(marisa):
         raise BundleError(f"file {layout.ITEM_TRIE} holds other token paths than {layout.ITEMS}.")
+
+
+def open_id_trie(root: Path, catalog: Catalog) -> marisa_trie.RecordTrie:
+    """The trie on disk that leads from the catalog's item ids to their rows.
+
+    Raises:
+        BundleError: it cannot be read, or disagrees.
+    """
+    marisa = _open_trie(root, layout.ID_TRIE, marisa_trie.RecordTrie("<I"))
     try:
-        rows = np.fromiter((ids.get(name, [(-1,)])[0][0] for name in catalog.item_ids.to_pylist()), dtype=np.int64)
-    except struct.error as error:
+        agrees = id_trie_agrees(marisa, catalog.item_ids)
+    except DataError as error:
         raise BundleError(f"file {layout.ID_TRIE} does not hold one 4-byte row an item id.") from error
-    if len(ids) != len(catalog) or not np.array_equal(rows, np.arange(len(catalog))):
+    if not agrees:
         raise BundleError(f"file {layout.ID_TRIE} holds other item ids than {layout.ITEMS}.")
+    return marisa
+
+
+def _open_trie(root: Path, name: str, trie: _Trie) -> _Trie:
+    try:
+        trie.load(str(root / name))
+    except (OSError, RuntimeError) as error:
+        raise BundleError(f"file {name} is not a marisa-trie: {one_line(error)}") from error
+    return trie

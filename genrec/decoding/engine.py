@@ -71,6 +71,19 @@ class Beam:
         return len(self.rows) < k or bool(self.bound <= self.scores[k - 1])
 
 
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """Exact scores of named rows, in the order asked.
+
+    Attributes:
+        scores: ``(n,)`` float64, as `Beam.scores`.
+        log_probabilities: ``(n,)`` float64, as `Beam.log_probabilities`; -inf for a row that the query does not allow.
+    """
+
+    scores: npt.NDArray[np.float64]
+    log_probabilities: npt.NDArray[np.float64]
+
+
 class Engine(Protocol):
     """Constrained beam search over one model and one trie."""
 
@@ -84,5 +97,13 @@ class Engine(Protocol):
 
         A query for which the model gave a value that is not finite gets the error in its place; the others are
         untouched.
+        """
+        ...
+
+    def score(self, query: Query, rows: npt.NDArray[np.int64]) -> Scores:
+        """The exact score of each of `rows`, whether or not the query allows it, without a search.
+
+        Raises:
+            EngineError: the model gave a value that is not finite.
         """
         ...

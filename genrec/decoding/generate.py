@@ -8,11 +8,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from transformers import GenerationConfig, PreTrainedModel
 
-from genrec.decoding.engine import Beam, Query
+from genrec.allowed import AllowedItems
+from genrec.decoding.engine import Beam, Query, Scores
 from genrec.decoding.padding import pad_prompts
+from genrec.decoding.scoring import path_distributions
 from genrec.errors import EngineError
 from genrec.trie import ItemTrie
 
@@ -22,6 +25,8 @@ _FILLER = -1e6
 
 # A single beam is greedy search to `generate`, which then keeps no scores.
 _MIN_BEAMS = 2
+
+_SCORED_AT_ONCE = 32
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,6 +78,24 @@ class GenerateEngine:
             for index, query in enumerate(queries)
         ]
 
+    def score(self, query: Query, rows: npt.NDArray[np.int64]) -> Scores:
+        """See `Engine.score`: every path is fed whole, prompt and all."""
+        paths = self.trie.paths[rows]
+        sums, renormalised = np.empty(len(rows)), np.empty(len(rows))
+        for start in range(0, len(rows), _SCORED_AT_ONCE):
+            part = slice(start, start + _SCORED_AT_ONCE)
+            given = [query.prompt] * len(paths[part])
+            log_probs = path_distributions(self.model, given, paths[part].tolist(), self.decoder_prefix_ids)
+            found = log_probs.double().cpu().numpy()
+            levels = np.arange(self.trie.num_levels)
+            sums[part] = [float(one[levels, path].sum()) for one, path in zip(found, paths[part], strict=True)]
+            renormalised[part] = [
+                _constrained(self.trie, query.allowed, one, path) for one, path in zip(found, paths[part], strict=True)
+            ]
+        if not np.isfinite(sums).all() or np.isnan(renormalised).any():
+            raise EngineError("the model gave log-probabilities that are not finite; its answer cannot be trusted.")
+        return Scores(sums / self._divisor, renormalised)
+
     @property
     def _divisor(self) -> float:
         """What a summed log-probability is divided by to be a score."""
@@ -112,21 +135,36 @@ class GenerateEngine:
             return error
 
 
+def _constrained(trie: ItemTrie, allowed: AllowedItems, log_probs: np.ndarray, path: np.ndarray) -> float:
+    """Log-probability of a path when each level, ``(L, V)``, is renormalised over what leads to an allowed item."""
+    total = 0.0
+    for level, token in enumerate(path.tolist()):
+        tokens = _allowed_tokens(trie, allowed, path[:level].tolist())
+        if token not in tokens:
+            return -np.inf
+        total += float(log_probs[level, token] - np.logaddexp.reduce(log_probs[level, tokens]))
+    return total
+
+
+def _allowed_tokens(trie: ItemTrie, allowed: AllowedItems, prefix: Sequence[int]) -> list[int]:
+    """The tokens after `prefix` that lead on to an allowed item; none after a prefix that no item has."""
+    node = trie.descend(prefix)
+    if node is None:
+        return []
+    level = len(prefix)
+    below = trie.children(level, node)
+    first_leaf = trie.first_leaf[level + 1]
+    alive = allowed.count(first_leaf[below], first_leaf[below.start + 1 : below.stop + 1]) > 0
+    tokens: list[int] = trie.token[level][below][alive].tolist()
+    return tokens
+
+
 def _walk(trie: ItemTrie, queries: Sequence[Query], start: int) -> Callable[[int, torch.Tensor], list[int]]:
     """The `prefix_allowed_tokens_fn`: tokens that lead on to an allowed item of that query."""
     dead_end = [int(trie.token[0][0])]  # generate insists on one token; a dead beam stays at -inf whatever it takes
 
     def allowed_tokens(query: int, ids: torch.Tensor) -> list[int]:
-        prefix = ids[start:].tolist()
-        node = trie.descend(prefix)
-        if node is None:
-            return dead_end
-        level = len(prefix)
-        below = trie.children(level, node)
-        first_leaf = trie.first_leaf[level + 1]
-        alive = queries[query].allowed.count(first_leaf[below], first_leaf[below.start + 1 : below.stop + 1])
-        tokens: list[int] = trie.token[level][below][alive > 0].tolist()
-        return tokens or dead_end
+        return _allowed_tokens(trie, queries[query].allowed, ids[start:].tolist()) or dead_end
 
     return allowed_tokens
 

@@ -21,12 +21,34 @@ def path_log_probs(
     """Log-probability of each token of `paths[i]` after `prompts[i]`, over the full vocabulary.
 
     Args:
+        model, prompts, paths, decoder_prefix_ids: as `path_distributions`.
+
+    Returns:
+        ``(R, L)`` float32, nats. ``.sum(1) / L ** length_penalty`` is the score.
+    """
+    targets = torch.tensor(paths, dtype=torch.int64, device=model.device)
+    log_probs = path_distributions(model, prompts, paths, decoder_prefix_ids)
+    found: torch.Tensor = log_probs.gather(2, targets[:, :, None]).squeeze(2)
+    return found
+
+
+@torch.inference_mode()
+def path_distributions(
+    model: PreTrainedModel,
+    prompts: Sequence[Sequence[int]],
+    paths: Sequence[Sequence[int]],
+    decoder_prefix_ids: Sequence[int],
+) -> torch.Tensor:
+    """The model's distribution before each token of `paths[i]` after `prompts[i]`.
+
+    Args:
+        model: in eval mode.
         prompts: R prompts.
         paths: R token paths of L tokens each.
         decoder_prefix_ids: what the decoder starts with; unused by a decoder-only model.
 
     Returns:
-        ``(R, L)`` float32, nats. ``.sum(1) / L ** length_penalty`` is the score.
+        ``(R, L, V)`` float32 log-probabilities, nats.
     """
     targets = torch.tensor(paths, dtype=torch.int64, device=model.device)  # (R, L)
     num_levels = targets.shape[1]
@@ -44,6 +66,5 @@ def path_log_probs(
         last = torch.tensor([len(prompt) - 1 for prompt in prompts], device=model.device)
         places = last[:, None] + torch.arange(num_levels, device=model.device)  # (R, L)
         logits = logits[torch.arange(len(paths), device=model.device)[:, None], places]
-    log_probs = logits.float().log_softmax(dim=-1)
-    found: torch.Tensor = log_probs.gather(2, targets[:, :, None]).squeeze(2)
-    return found
+    log_probs: torch.Tensor = logits.float().log_softmax(dim=-1)
+    return log_probs

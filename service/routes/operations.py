@@ -43,6 +43,7 @@ async def info(state: StateOf) -> Info:
         codebook_sizes=list(manifest.codebook_sizes),
         num_items=len(catalog),
         catalog_version=recommender.availability.version,
+        items_off=recommender.availability.items_off,
         columns=dict(catalog.columns),
         num_beams=manifest.generation.num_beams,
         exclude_history=manifest.generation.exclude_history,

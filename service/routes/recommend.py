@@ -18,7 +18,7 @@ from service.metrics import Metrics
 from service.middleware import RequestRecord, record_of
 from service.schemas import BatchAnswer, BatchRequest, Problem, RecommendAnswer, RecommendRequest, TimingMs
 from service.state import ServiceState, StateOf
-from service.translation import to_answer, to_request
+from service.translation import to_answer, to_checked_request
 from service.validation import refusal
 
 router = APIRouter(tags=["recommend"], route_class=JsonRoute)
@@ -31,7 +31,7 @@ async def recommend(sent: RecommendRequest, request: Request, state: StateOf) ->
     record = record_of(request.scope)
     record.request_id = sent.request_id or record.request_id
     recommender = state.inference.recommender
-    asked = to_request(sent, recommender, state.settings)
+    asked = to_checked_request(sent, recommender, state.settings)
     deadline = record.started + (sent.timeout_ms or state.settings.default_timeout_ms) / 1e3
     [served] = await _while_connected(request, state.inference.submit([asked], deadline))
     if isinstance(served.outcome, GenrecError):
@@ -79,7 +79,7 @@ def _read(
 ) -> tuple[RecommendRequest, domain.Request] | RequestError:
     try:
         sent = RecommendRequest.model_validate(raw)
-        return sent, to_request(sent, recommender, state.settings)
+        return sent, to_checked_request(sent, recommender, state.settings)
     except ValidationError as error:
         return refusal(error.errors(include_url=False), raw)
     except RequestError as error:

@@ -1,5 +1,6 @@
 """The trie says of every prefix what a plain set of paths says."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import marisa_trie
@@ -8,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from genrec import trie as trie_module
 from genrec.errors import DataError
 from genrec.trie import ItemTrie, sort_order
 
@@ -93,6 +95,14 @@ def test_paths_of_another_shape_or_type_are_refused(paths: np.ndarray) -> None:
         ItemTrie.from_sorted(paths)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def few_keys_at_once() -> Iterator[None]:
+    """So that tries of a few paths are compared in several pieces, as large ones are."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trie_module, "_KEYS_AT_ONCE", 3)
+        yield
+
+
 @given(PATHS)
 def test_a_marisa_trie_of_the_same_paths_agrees(paths: list[tuple[int, ...]]) -> None:
     trie = trie_of(paths)
@@ -119,6 +129,38 @@ def test_a_marisa_trie_with_an_item_more_or_less_disagrees(paths: list[tuple[int
 def test_a_marisa_trie_with_the_rows_of_two_items_swapped_disagrees() -> None:
     keys = [np.array([*path, row], ">u4").tobytes() for path, row in (((1, 2), 1), ((1, 3), 0))]
     assert not trie_of([(1, 2), (1, 3)]).agrees_with(marisa_trie.BinaryTrie(keys))
+
+
+def test_a_marisa_trie_in_another_order_agrees() -> None:
+    trie = trie_of([(1, 2), (1, 3), (2, 0), (7, 7), (7, 8)])
+    by_weight = marisa_trie.BinaryTrie(trie.to_marisa().keys(), order=marisa_trie.WEIGHT_ORDER, weights=range(5))
+    assert trie.agrees_with(by_weight)
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        [[1, 2, 0], [1, 3, 2]],  # a row that there is not
+        [[1, 2, 0], [1, 3, 2**32 - 1]],
+        [[1, 2, 0], [1, 3, 0]],  # two paths with one row
+        [[1, 2], [1, 3]],  # no row
+        [[1, 2, 0, 0], [1, 3, 0, 1]],  # a level more
+        [[1, 0], [3, 1]],  # a level less
+        [[1, 2, 0], [1, 3, 1, 4]],  # longer at the end
+        [[1, 2, 0], [257, 3, 1]],
+    ],
+)
+def test_a_marisa_trie_with_other_keys_disagrees(keys: list[list[int]]) -> None:
+    marisa = marisa_trie.BinaryTrie([np.array(key, ">u4").tobytes() for key in keys])
+    assert not trie_of([(1, 2), (1, 3)]).agrees_with(marisa)
+
+
+def test_keys_are_not_compared_across_their_borders() -> None:
+    trie = trie_of([(0, 0), (0, 1)])
+    joined = b"".join(trie.to_marisa().keys())
+    cut = marisa_trie.BinaryTrie([joined[:13], joined[13:]])
+    assert b"".join(cut.keys()) == joined
+    assert not trie.agrees_with(cut)
 
 
 def test_a_marisa_trie_is_read_by_anyone_who_knows_the_key_layout(tmp_path: Path) -> None:

@@ -18,8 +18,11 @@ import numpy as np
 import pyarrow as pa
 from fastapi import FastAPI
 
+from genrec.allowed import ItemMask
+from genrec.availability import Availability
 from genrec.bundle import Generation, Manifest, PromptPieces
 from genrec.errors import EngineError
+from genrec.filters import FilterMasks
 from genrec.recommender import Answer, Recommender, Request, ScoredItem, Timing
 from genrec.semantic_id import Catalog
 from service.app import create_app
@@ -28,7 +31,7 @@ from service.settings import Settings
 BREAKS = "breaks"
 """A history with this id raises what a library would."""
 UNANSWERABLE = "unanswerable"
-"""A history with this id raises EngineError."""
+"""A history with this id gets an EngineError in its place."""
 KILLS = "kills"
 """A history with this id ends the thread."""
 HANGS = "hangs"
@@ -75,8 +78,9 @@ class FakeBundle:
     manifest: Manifest = field(default_factory=small_manifest)
 
 
+@dataclass(eq=False)
 class FakeRecommender:
-    """Answers at once unless its gate is closed.
+    """Answers at once unless its gate is closed. As of the real one, `replace` makes one that shares all but a field.
 
     Attributes:
         asked: every call, as the model saw it.
@@ -84,42 +88,46 @@ class FakeRecommender:
         entered: set when the model begins to compute.
     """
 
-    device, dtype, engine_name = "cpu", "float32", "fake"
+    bundle: FakeBundle = field(default_factory=FakeBundle)
+    availability: Availability = field(default_factory=lambda: Availability(0, ItemMask.everything(12)))
+    asked: list[list[Request]] = field(default_factory=list)
+    threads: set[str] = field(default_factory=set)
+    entered: threading.Event = field(default_factory=threading.Event)
+    gate: threading.Event = field(default_factory=lambda: opened(threading.Event()))
+
+    device = "cpu"
+    dtype = "float32"
+    engine_name = "fake"
     max_num_beams = Recommender.max_num_beams
     validate = Recommender.validate
-
-    def __init__(self) -> None:
-        self.bundle = FakeBundle()
-        self.asked: list[list[Request]] = []
-        self.threads: set[str] = set()
-        self.entered = threading.Event()
-        self.gate = threading.Event()
-        self.gate.set()
+    recommend = Recommender.recommend
 
     @property
     def computed(self) -> int:
         """How many requests reached the model."""
         return sum(map(len, self.asked))
 
-    def recommend(self, requests: Sequence[Request]) -> list[Answer]:
+    def attempt(self, requests: Sequence[Request]) -> list[Answer | EngineError]:
         self.asked.append(list(requests))
         self.threads.add(threading.current_thread().name)
         self.entered.set()
         self.gate.wait()
         return [self._answer(request) for request in requests]
 
-    def _answer(self, request: Request) -> Answer:
+    def _answer(self, request: Request) -> Answer | EngineError:
         if BREAKS in request.history:
             raise RuntimeError(f"CUDA error at 0xdeadbeef in /opt/lib for {request.history}")
         if UNANSWERABLE in request.history:
-            raise EngineError("the model gave a score that is not finite.")
+            return EngineError("the model gave a score that is not finite.")
         if HANGS in request.history:
             threading.Event().wait()
         if KILLS in request.history:
             raise SystemExit(3)
         catalog = self.bundle.catalog
         known = [row for item_id in request.history if (row := catalog.row(item_id)) is not None]
-        rows = [int(row) for row in catalog.most_popular() if catalog.item_id(int(row)) not in request.exclude]
+        mask = FilterMasks(catalog, self.availability.mask).mask(request.filter)
+        rows = [int(row) for row in catalog.most_popular() if mask.allowed[row]]
+        rows = [row for row in rows if catalog.item_id(row) not in request.exclude]
         if request.exclude_history is not False:
             rows = [row for row in rows if row not in known]
         if not known and request.fallback == "none":
@@ -130,6 +138,7 @@ class FakeRecommender:
             unknown_items=tuple(item_id for item_id in request.history if catalog.row(item_id) is None),
             truncated=len(known) > MAX_HISTORY_ITEMS,
             exact=True if known else None,
+            catalog_version=self.availability.version,
             timing=Timing(encode_ms=0.25, decode_ms=1.5),
         )
 
@@ -138,6 +147,11 @@ class FakeRecommender:
         if not from_model:
             return ScoredItem(catalog.item_id(row), row, catalog.semantic_id(row), None, None, "popular")
         return ScoredItem(catalog.item_id(row), row, catalog.semantic_id(row), -0.5 - place, 0.5**place, "model")
+
+
+def opened(gate: threading.Event) -> threading.Event:
+    gate.set()
+    return gate
 
 
 def some_settings(**changes: Any) -> Settings:

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from genrec.commands import main
+from genrec.errors import EngineError
 from genrec.recommender import Answer, Recommender, Request
 
 Rows = Sequence[Mapping[str, Any]]
@@ -30,7 +31,7 @@ def write_rows(path: Path, rows: Rows) -> Path:
         case ".jsonl":
             path.write_text("".join(json.dumps(row) + "\n" for row in rows))
         case ".parquet":
-            pq.write_table(pa.Table.from_pylist([dict(row) for row in rows]), path)
+            pq.write_table(pa.Table.from_pylist([_with_filter_as_text(row) for row in rows]), path)
         case ".csv":
             names = list(rows[0])
             with path.open("w", newline="") as stream:
@@ -38,6 +39,10 @@ def write_rows(path: Path, rows: Rows) -> Path:
                 writer.writerow(names)
                 writer.writerows([[cell(name, row.get(name)) for name in names] for row in rows])
     return path
+
+
+def _with_filter_as_text(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {**row, "filter": json.dumps(row["filter"])} if row.get("filter") is not None else dict(row)
 
 
 def cell(name: str, value: object) -> object:
@@ -87,19 +92,19 @@ class Model:
     def __init__(self) -> None:
         self.asked: list[list[Request]] = []
         self.instead: Callable[[Sequence[Request]], None] = lambda requests: None
-        self._recommend = Recommender.recommend
+        self._attempt = Recommender.attempt
 
-    def recommend(self, recommender: Recommender, requests: Sequence[Request]) -> list[Answer]:
+    def attempt(self, recommender: Recommender, requests: Sequence[Request]) -> list[Answer | EngineError]:
         self.asked.append(list(requests))
         self.instead(requests)
-        return self._recommend(recommender, requests)
+        return self._attempt(recommender, requests)
 
 
 @pytest.fixture
 def model(recommender: Recommender, causal_bundle_path: Path, monkeypatch: pytest.MonkeyPatch) -> Model:
     """The bundle is loaded once for the file; another one when it is asked for."""
     model, load = Model(), Recommender.load
-    monkeypatch.setattr(Recommender, "recommend", lambda self, requests: model.recommend(self, requests))
+    monkeypatch.setattr(Recommender, "attempt", lambda self, requests: model.attempt(self, requests))
     monkeypatch.setattr(
         Recommender, "load", lambda path, **kw: recommender if path == causal_bundle_path else load(path, **kw)
     )

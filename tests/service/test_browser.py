@@ -20,11 +20,19 @@ def catalogs(draw) -> Catalog:
     titles = draw(st.lists(st.lists(st.sampled_from(WORDS), max_size=3), min_size=len(codes), max_size=len(codes)))
     popularity = draw(st.lists(st.integers(0, 5), min_size=len(codes), max_size=len(codes)))
     kind = draw(st.sampled_from([pa.string(), pa.large_string()]))
+    half = len(codes) // 2  # a large file is read in several pieces
     return Catalog(
         pa.array([f"i{row}" for row in range(len(codes))]),
         codes,
         np.array(popularity, dtype=np.int64),
-        pa.table({"title": pa.array([" ".join(words) if words else None for words in titles], kind)}),
+        pa.table(
+            {
+                "title": pa.chunked_array(
+                    [[" ".join(words) if words else None for words in part] for part in (titles[:half], titles[half:])],
+                    kind,
+                )
+            }
+        ),
     )
 
 

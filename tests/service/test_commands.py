@@ -22,9 +22,8 @@ import typer
 from typer.testing import CliRunner
 
 from genrec.commands import main
-from genrec.errors import InputError
-from service.commands import listen, serve
-from tests.service.fakes import HANGS, KILLS, some_settings
+from service.commands import serve
+from tests.service.fakes import HANGS, KILLS
 
 ROOT = Path(__file__).parents[2]
 GENREC = [sys.executable, "-m", "genrec", "serve"]
@@ -38,19 +37,6 @@ def test_every_flag_is_told_with_its_variable():
     for name in ("BUNDLE", "HOST", "PORT", "DEVICE", "DTYPE", "ENGINE"):
         assert f"--{name.lower()}" in text
         assert f"GENREC_{name}" in text
-
-
-def test_a_port_in_use_is_a_sentence():
-    with listen(some_settings(port=0)) as taken:
-        port = taken.getsockname()[1]
-        with pytest.raises(InputError, match=f"cannot listen on 127.0.0.1 port {port}: .*--port"):
-            listen(some_settings(port=port))
-
-
-def test_a_port_is_free_again_at_once():
-    with listen(some_settings(port=0)) as listener:
-        port = listener.getsockname()[1]
-    listen(some_settings(port=port)).close()
 
 
 @dataclass

@@ -10,6 +10,7 @@ from service.errors import http_exception_response, problem_of, problem_response
 STATUSES = {
     RequestError: 422,
     errors.MalformedBody: 400,
+    errors.Unauthorized: 401,
     errors.UnknownItem: 404,
     errors.BodyTooLarge: 413,
     errors.UnsupportedMedia: 415,
@@ -17,6 +18,7 @@ STATUSES = {
     errors.Overloaded: 429,
     errors.NotReady: 503,
     errors.DeadlineExceeded: 504,
+    errors.NotStored: 507,
     EngineError: 500,
     BundleError: 500,
     DataError: 500,
@@ -40,7 +42,8 @@ def test_every_error_of_the_service_is_in_the_table():
 
 def test_our_own_failures_do_not_say_why():
     secret = "CUDA error at 0xdeadbeef in /opt/lib"
-    assert secret not in problem_of(EngineError(secret), "id").model_dump_json()
+    for kind in (EngineError, errors.NotStored):
+        assert secret not in problem_of(kind(secret), "id").model_dump_json()
 
 
 def test_overload_and_not_ready_say_when_to_come_back():
@@ -49,7 +52,13 @@ def test_overload_and_not_ready_say_when_to_come_back():
 
 
 def test_a_request_that_is_not_read_to_its_end_closes_the_connection():
-    assert problem_response(errors.BodyTooLarge("x"), "id").headers["connection"] == "close"
+    for kind in (errors.BodyTooLarge, errors.Unauthorized):
+        assert problem_response(kind("x"), "id").headers["connection"] == "close"
+
+
+def test_who_may_not_come_in_is_told_how_to():
+    assert problem_response(errors.Unauthorized("x"), "id").headers["www-authenticate"] == "Bearer"
+    assert "www-authenticate" not in problem_response(errors.UnknownItem("x"), "id").headers
 
 
 def test_the_pointer_is_there_only_where_there_is_one():

@@ -55,9 +55,9 @@ async def test_a_wrong_number_is_422_at_its_field(running, field, literal):
     assert running.recommender.computed == 0
 
 
-@pytest.mark.parametrize("field", ["history", "exclude", "fields"])
+@pytest.mark.parametrize("field", ["history", "exclude", "fields", "filter"])
 @pytest.mark.parametrize(
-    "literal", [b"0", b"true", b'"1"', b"{}", b"[null]", b"[1]", b"[true]", b"[[]]", b'[{"id": "1"}]']
+    "literal", [b"0", b"true", b'"1"', b'{"a": 1}', b"[null]", b"[1]", b"[true]", b"[[]]", b'[{"id": "1"}]']
 )
 async def test_a_wrong_list_is_422_at_or_in_its_field(running, field, literal):
     reply = await send_raw(running.app, b'{"history": ["1"], "%s": %s}' % (field.encode(), literal))
@@ -187,7 +187,56 @@ async def test_json_in_utf8_is_read_however_it_is_declared(running, content_type
     assert (await send_raw(running.app, b'{"history": ["1"]}', headers=headers)).status == 200
 
 
+NOT = b'{"not": '
+HOSTILE_WHERES = [
+    b'{"yaer": {"gte": 1}}', b'{"__proto__": {"gte": 1}}', b'{"year": {"$where": "sleep(1)"}}', b'{"year": null}',
+    b'{"year": 1990}', b'{"year": []}', b'{"year": {}}', b'{"year": {"gte": "1990"}}', b'{"year": {"gte": 1e999}}',
+    b'{"year": {"gte": %s}}' % (b"9" * 5000), b'{"year": {"in": {}}}', b'{"year": {"in": [[1]]}}',
+    b'{"year": {"gte": true}}', b'{"title": {"eq": 1}}', b'{"genres": {"eq": "Drama"}}',
+    b'{"genres": {"any_of": [null]}}',
+    b'{"and": {}}', b'{"or": []}', b'{"not": []}', b'{"and": [null]}', b'{"and": [1, 2]}', b'{"": {"eq": 1}}',
+    b'{"not": {"eq": 1}}', NOT * 25 + b"{}" + b"}" * 25, b"[]", b'"x"', b"5", b"true",
+    b'{"year": {"in": [%s]}}' % b",".join([b"%d" % number for number in range(10_001)]),
+    b'{"or": [%s]}' % b",".join([b'{"year": {"gte": %d}}' % number for number in range(1_000)]),
+    b'{"or": [%s]}' % b",".join([b"{}"] * 40_000 + [b"1"]),
+    b'{"title": {"in": [%s]}}' % b",".join([b'"%d"' % number for number in range(20_000)]),
+    b'{%s}' % b",".join([b'"c%d": {"eq": 1}' % number for number in range(10_000)]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("where", HOSTILE_WHERES, ids=lambda where: where[:24].decode())
+@pytest.mark.parametrize("path", ["/recommend", "/v1/recommend/batch"])
+async def test_a_filter_that_cannot_be_asked_is_422_within_the_filter(running, where, path):
+    body = b'{"history": ["1"], "filter": {"where": %s}}' % where
+    body = body if path == "/recommend" else b'{"requests": [%s]}' % body
+    begin = time.process_time()
+    reply = await send_raw(running.app, body, path=path)
+    assert time.process_time() - begin < 0.25
+    refused = reply.json
+    if path == "/recommend":
+        problem(reply, 422)
+    else:
+        [refused] = reply.json["results"]
+    assert (refused["status"], refused["code"]) == (422, "invalid_request")
+    assert refused["pointer"].startswith("/filter/where")
+    assert running.recommender.computed == 0
+
+
+async def test_the_largest_filters_are_answered_quickly(running):
+    years = b",".join([b"%d" % number for number in range(10_000)])
+    ids = b",".join([b'"%d"' % number for number in range(10_000)])
+    deep = NOT * 16 + b'{"year": {"in": [%s]}}' % years + b"}" * 16
+    for body in (b'"where": ' + deep, b'"include_ids": [%s]' % ids):
+        begin = time.process_time()
+        reply = await send_raw(running.app, b'{"history": ["1"], "filter": {%s}}' % body)
+        assert time.process_time() - begin < 0.25
+        assert reply.status == 200
+        assert len(reply.json["items"]) > 5
+
+
 SEEDS = [
+    b'{"history": ["1"], "filter": {"include_ids": ["1", "2", "3"], "where": {"year": {"gte": 1980, "lte": 1990}, '
+    b'"or": [{"title": {"in": ["Ran"]}}, {"not": {"genres": {"any_of": ["Drama"]}}}]}}}',
     b'{"history": ["1", {"item_id": "2", "event": "rating"}], "k": 10, "exclude_history": true, "exclude": ["3"], '
     b'"fields": ["title"], "num_beams": null, "fallback": "popular", "request_id": null, "timeout_ms": 5000}',
     b'{"history": [], "k": 1}',

@@ -1,8 +1,11 @@
 """The one thread: its bound, its deadlines, its failures. Each waits on events, never on luck."""
 
 import asyncio
+import gc
 import threading
 import time
+import weakref
+from dataclasses import replace
 from typing import cast
 
 import pytest
@@ -286,3 +289,52 @@ async def test_stop_answers_what_was_admitted_and_admits_nothing_more():
         assert isinstance((await started.first)[0], Answer)
         assert isinstance((await behind)[0], Answer)
         assert not started.thread.alive
+
+
+async def test_a_change_reaches_what_comes_after_it_and_not_what_is_in_the_models_hands():
+    async with Started() as started:
+        await started.busy()
+        behind = started.submit(KNOWN)
+        await eventually(lambda: started.thread.depth == 2)
+        with started.thread.changing() as recommender:
+            everything = recommender.availability
+            started.thread.replace(replace(recommender, availability=replace(everything, version=7)))
+        assert started.thread.recommender.availability.version == 7
+        started.recommender.gate.set()
+        [first], [second] = await started.first, await behind
+        assert (cast(Answer, first).catalog_version, cast(Answer, second).catalog_version) == (0, 7)
+
+
+async def test_one_change_is_made_at_a_time():
+    async with Started() as started:
+        with started.thread.changing():
+            late = threading.Thread(target=lambda: started.thread.changing().__enter__())
+            late.start()
+            late.join(0.05)
+            assert late.is_alive()
+        late.join(5.0)
+        assert not late.is_alive()
+
+
+async def test_a_recommender_that_was_replaced_is_let_go():
+    async with Started() as started:
+        await started.submit(KNOWN)
+        first = weakref.ref(started.recommender)
+        with started.thread.changing() as recommender:
+            started.thread.replace(replace(recommender))
+        del recommender
+        started.recommender = cast(FakeRecommender, started.thread.recommender)
+        await started.submit(KNOWN)
+        gc.collect()
+        assert first() is None
+
+
+async def test_there_is_nothing_to_change_before_it_is_loaded_or_after_it_failed():
+    thread = InferenceThread(lambda: cast(Recommender, FakeRecommender()), max_queue_requests=1)
+    with pytest.raises(NotReady), thread.changing():
+        pass
+    thread.start()
+    await asyncio.wrap_future(thread.loaded)
+    thread.fail(EngineError("x"))
+    with pytest.raises(NotReady), thread.changing():
+        pass

@@ -2,7 +2,9 @@
 
 import pytest
 
+from genrec.filters import Filter
 from service.app import create_app
+from service.schemas import RecommendRequest
 from tests.service.fakes import serving, some_settings
 
 ROUTES = {
@@ -18,7 +20,8 @@ ROUTES = {
     "/metrics": {"get"},
 }
 REQUEST = {
-    "history", "k", "exclude_history", "exclude", "fields", "num_beams", "fallback", "request_id", "timeout_ms",
+    "history", "k", "exclude_history", "exclude", "filter", "fields", "num_beams", "fallback", "request_id",
+    "timeout_ms",
 }  # fmt: skip
 WITH_BODY = {"200", "400", "413", "415", "422", "429", "431", "500", "503", "504"}
 
@@ -37,6 +40,18 @@ def test_the_request_has_the_fields_that_work_and_no_other(document):
     assert set(schema["properties"]) == REQUEST
     assert schema["required"] == ["history"]
     assert schema["additionalProperties"] is False
+
+
+def test_the_examples_of_a_filter_are_of_the_grammar(document):
+    columns = {"year": "integer", "genres": "list of strings"}
+    types = document["components"]["schemas"]
+    filters = types["RequestFilter"]["examples"] + [
+        example["filter"] for example in types["RecommendRequest"]["examples"] if "filter" in example
+    ]
+    assert len(filters) > 3
+    for example in filters:
+        RecommendRequest.model_validate({"history": [], "filter": example})
+        Filter(**example).predicate(columns)
 
 
 def test_every_error_is_a_problem_document(document):

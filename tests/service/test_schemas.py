@@ -29,6 +29,7 @@ def fits(field: str, value: object) -> bool:
         ("fallback", []),
         ("request_id", ["1", "true", None]),
         ("exclude", [[]]),
+        ("filter", [{}, None]),
         ("fields", [[], None]),
         ("history", [[]]),
     ],
@@ -50,6 +51,7 @@ def test_ids_are_any_text_and_stay_as_they_are(item_id):
 def test_ids_without_text_or_with_control_characters_are_refused(item_id):
     for field in ("history", "exclude"):
         assert not fits(field, [item_id])
+    assert not fits("filter", {"include_ids": [item_id]})
     assert not fits("history", [{"item_id": item_id}])
 
 
@@ -61,9 +63,29 @@ def test_request_ids_are_safe_in_a_header(request_id):
 def test_only_the_history_is_required_and_the_rest_has_defaults():
     sent = RecommendRequest.model_validate({"history": []})
     assert sent.model_dump() == {
-        "history": [], "k": 10, "exclude_history": None, "exclude": [], "fields": None, "num_beams": None,
-        "fallback": "popular", "request_id": None, "timeout_ms": None,
+        "history": [], "k": 10, "exclude_history": None, "exclude": [], "filter": None, "fields": None,
+        "num_beams": None, "fallback": "popular", "request_id": None, "timeout_ms": None,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("value", "fitting"),
+    [
+        ({}, True),
+        ({"include_ids": None, "where": None}, True),
+        ({"include_ids": [], "where": {}}, True),
+        ({"include_ids": ["1"] * 10_000}, True),
+        ({"include_ids": ["1"] * 10_001}, False),
+        ({"include_ids": [1]}, False),
+        ({"include_ids": "1"}, False),
+        ({"where": []}, False),
+        ({"where": "year"}, False),
+        ({"where": {"whatever": "the catalog decides"}}, True),
+        ({"year": {"gte": 1990}}, False),
+    ],
+)
+def test_a_filter_is_an_object_of_two_parts(value, fitting):
+    assert fits("filter", value) is fitting
 
 
 def test_the_answer_has_the_agreed_fields():

@@ -60,10 +60,15 @@ def test_the_manifest_says_what_is_there_and_nothing_of_when_or_where(model, cau
 
 def test_the_three_formats_of_input_give_the_same_bytes(model, causal_bundle_path, tmp_path):
     rows = [
-        {"user_id": "u1", "history": ["i1", "i2"], "k": 3, "exclude": ["i5"], "exclude_history": False, "num_beams": 9},
+        {
+            "user_id": "u1", "history": ["i1", "i2"], "k": 3, "exclude": ["i5"], "exclude_history": False,
+            "num_beams": 9, "filter": {"include_ids": ["i1", "i5", "i7", "i9"]},
+        },
         {"user_id": "u2", "history": ["i1", "gone"], "k": None, "exclude": None, "exclude_history": None},
         {"user_id": "u3", "history": ["i3"], "k": 999},
         {"user_id": "u4", "history": [], "k": 2},
+        {"user_id": "u5", "history": ["i3"], "filter": {"where": {"year": {"gte": 1935}}, "include_ids": None}},
+        {"user_id": "u6", "history": ["i3"], "filter": {"where": {"year": {"gte": "1935"}}}},
     ]  # fmt: skip
     parts = []
     for suffix in ("jsonl", "csv", "parquet"):
@@ -71,7 +76,10 @@ def test_the_three_formats_of_input_give_the_same_bytes(model, causal_bundle_pat
         assert score(causal_bundle_path, source, tmp_path / suffix) == 3
         parts.append((tmp_path / suffix / "part-00000.parquet").read_bytes())
     assert parts[0] == parts[1] == parts[2]
-    assert [row["unknown_items"] for row in rows_of(tmp_path / "csv")] == [[], ["gone"], None, []]
+    found = rows_of(tmp_path / "csv")
+    assert [row["unknown_items"] for row in found] == [[], ["gone"], None, [], [], None]
+    assert [len(row["items"] or ()) for row in found[:5]] == [3, 10, 0, 2, 5]
+    assert found[5]["error"].startswith("/filter/where/year/gte gte takes an integer")
 
 
 def test_jsonl_parts_hold_the_same_rows_as_parquet_parts(model, causal_bundle_path, source, tmp_path):
@@ -90,6 +98,9 @@ async def test_rows_are_answered_as_the_service_answers_them(recommender, causal
         {"history": ["i9"], "num_beams": 12},
         {"history": []},
         {"history": [{"item_id": "i5", "event": "rating"}, "i6"]},
+        {"history": ["i4", "i7"], "filter": {"where": {"not": {"year": {"lte": 1925}}}}},
+        {"history": ["i4", "i7"], "filter": {"include_ids": ["i1", "i2", "i4"], "where": {"year": {"gte": 1900}}}},
+        {"history": [], "filter": {"include_ids": []}},
     ]
     rows = [{"user_id": str(number), **fields} for number, fields in enumerate(asked)]
     source = write_rows(tmp_path / "rows.jsonl", rows)

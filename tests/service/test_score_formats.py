@@ -76,6 +76,21 @@ def test_cells_are_json_but_for_the_user_and_empty_ones_are_not_given(tmp_path):
     ]
 
 
+def test_a_filter_is_an_object_in_jsonl_and_its_text_in_tables(tmp_path):
+    asked = {"where": {"year": {"gte": 1990}}}
+    path = tmp_path / "rows.csv"
+    path.write_text('user_id,filter\na,"{""where"": {""year"": {""gte"": 1990}}}"\nb,\nc,year>1990\n')
+    said = '/filter The cell is not JSON; a filter is written {"where": {"year": {"gte": 1990}}}.'
+    assert parsed(path) == [{"user_id": "a", "filter": asked}, {"user_id": "b"}, said]
+    table = pa.table({"user_id": ["a", "b", "c"], "filter": [json.dumps(asked), None, "year>1990"]})
+    pq.write_table(table, tmp_path / "rows.parquet")
+    assert parsed(tmp_path / "rows.parquet") == [
+        {"user_id": "a", "filter": asked}, {"user_id": "b", "filter": None}, said,
+    ]  # fmt: skip
+    (tmp_path / "rows.jsonl").write_text(json.dumps({"user_id": "a", "filter": asked}))
+    assert parsed(tmp_path / "rows.jsonl") == [{"user_id": "a", "filter": asked}]
+
+
 def test_bytes_that_are_not_utf_8_leave_the_other_rows_of_a_csv_alone(tmp_path):
     path = tmp_path / "rows.csv"
     path.write_bytes(b'user_id,history\n\xff,[]\nb,"[""1""]"\n')

@@ -6,9 +6,12 @@ from typing import Any
 import pytest
 
 from genrec.errors import DataError
+from genrec.filters import Filter
 from genrec.recommender import Request
+from service.schemas import RecommendRequest
 from service.score_formats import RawRow
 from service.score_input import Row, RowParser, ScoreInput
+from service.translation import to_request
 from tests.service.fakes import FakeRecommender
 from tests.service.scoring import some_rows, write_rows
 
@@ -18,16 +21,19 @@ def parse(fields: dict[str, Any], **defaults: Any) -> Row:
 
 
 def test_a_row_is_the_request_that_the_service_would_make_of_it():
-    fields = {"history": ["1", {"item_id": "2", "event": "view"}], "k": 3, "exclude": ["3"], "exclude_history": False, "num_beams": 5}  # fmt: skip # noqa: E501
-    assert parse({"user_id": "a", **fields}) == Row(
-        "a", Request(["1", "2"], k=3, exclude=["3"], exclude_history=False, num_beams=5), None
-    )
+    fields = {
+        "history": ["1", {"item_id": "2", "event": "view"}], "k": 3, "exclude": ["3"], "exclude_history": False,
+        "num_beams": 5, "filter": {"where": {"year": {"gte": 1980}}},
+    }  # fmt: skip
+    assert parse({"user_id": "a", **fields}) == Row("a", to_request(RecommendRequest.model_validate(fields)), None)
 
 
 def test_numbers_in_lists_and_of_users_become_decimal_strings():
     row = parse({"user_id": 7, "history": [50, "0181", 10**30], "exclude": [3]})
     assert row.user_id == "7"
     assert row.request == Request(["50", "0181", str(10**30)], exclude=["3"])
+    row = parse({"user_id": 7, "history": [], "filter": {"include_ids": [50, "0181"], "where": {"year": {"eq": 1990}}}})
+    assert row.request == Request([], exclude=[], filter=Filter(["50", "0181"], {"year": {"eq": 1990}}))
 
 
 def test_what_a_row_does_not_give_comes_from_the_command():
@@ -55,7 +61,14 @@ def test_what_a_row_does_not_give_comes_from_the_command():
         ({"history": [], "k": 9999}, "/k k must be from 1 to 20."),
         ({"history": [], "num_beams": 3}, "/num_beams num_beams must be at least k: "),
         ({"history": [], "exclude_history": "yes"}, "/exclude_history Input should be a valid boolean."),
-        ({"history": [], "filter": {"where": {}}}, "/filter filter is not supported yet; leave it out."),
+        ({"history": [], "filter": []}, "/filter Input should be"),
+        ({"history": [], "filter": '{"where": {}}'}, "/filter Input should be"),
+        ({"history": [], "filter": {"were": {}}}, "/filter There is no such field; did you mean where."),
+        ({"history": [], "filter": {"include_ids": [1.5]}}, "/filter/include_ids/0 Input should be a valid string."),
+        ({"history": [], "filter": {"where": {"yaer": {}}}}, "/filter/where The catalog has no such column; did you"),
+        ({"history": [], "filter": {"where": {"\ud800": {}}}}, "/filter/where The catalog has no such column."),
+        ({"history": [], "filter": {"where": {"title": {"eq": "\ud800"}}}}, "/filter/where/title/eq eq takes a string"),
+        ({"history": [], "filter": {"where": {"year": {"gte": float("nan")}}}}, "/filter/where/year/gte gte takes an"),
         ({"history": [], "fallbak": "none"}, "There is no column 'fallbak'."),
         ({"history": [], "excude": []}, "There is no column 'excude'; did you mean 'exclude'?"),
         ({"history": [], "\ud800" * 100: 1}, "There is no column '\\ud800"),

@@ -73,6 +73,53 @@ def test_values_that_do_not_fit_are_one_sentence(flags, named):
     assert "\n" not in str(caught.value)
 
 
+ADMIN = {"state_dir": "s", "admin_token_file": "t"}
+
+
+@pytest.mark.parametrize(
+    ("given", "address"),
+    [
+        ("127.0.0.1:8001", ("127.0.0.1", 8001)),
+        ("8001", ("127.0.0.1", 8001)),
+        ("[::1]:8001", ("::1", 8001)),
+        ("0.0.0.0:0", ("0.0.0.0", 0)),
+        ("admin.internal:65535", ("admin.internal", 65_535)),
+    ],
+)
+def test_the_admin_listener_is_an_address_and_a_port_or_a_port_on_loopback(given, address):
+    assert read_settings({"bundle": "b", "admin_listen": given, **ADMIN}).admin_address == address
+
+
+def test_without_an_admin_listener_there_is_none():
+    assert read_settings({"bundle": "b", "state_dir": "s"}).admin_address is None
+
+
+@pytest.mark.parametrize(
+    "given", ["127.0.0.1", "127.0.0.1:", ":8001", "::1:8001", "a b:1", "http://x:1", "x:-1", "x:1/", "/run/a", "1\n"]
+)
+def test_an_admin_address_that_is_none_is_refused(given):
+    with pytest.raises(InputError, match="GENREC_ADMIN_LISTEN"):
+        read_settings({"bundle": "b", "admin_listen": given, **ADMIN})
+
+
+@pytest.mark.parametrize(
+    ("flags", "mend"),
+    [
+        ({"admin_listen": "8001"}, "set GENREC_ADMIN_TOKEN_FILE to a file with a token"),
+        ({"admin_listen": "8001", "state_dir": "s"}, "set GENREC_ADMIN_TOKEN_FILE to a file with a token"),
+        ({"admin_token_file": "t"}, "set GENREC_ADMIN_LISTEN"),
+        ({"admin_token_file": "t", "state_dir": "s"}, "set GENREC_ADMIN_LISTEN"),
+        ({"admin_listen": "8001", "admin_token_file": "t"}, "set GENREC_STATE_DIR to a directory"),
+        ({"admin_listen": "8000", **ADMIN}, "another than the service's own"),
+        ({"admin_listen": "70000", **ADMIN}, "at most 65535"),
+    ],
+)
+def test_half_an_admin_listener_is_refused_with_what_is_missing(flags, mend):
+    with pytest.raises(InputError, match=mend) as caught:
+        read_settings({"bundle": "b", **flags})
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.5", "::", "example.org", "127.0.0.1.example.org"])
 def test_an_address_others_can_reach_needs_auth_open(host):
     with pytest.raises(InputError, match="GENREC_AUTH=open"):

@@ -8,27 +8,54 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 
 
+@dataclass(frozen=True)
+class Server:
+    """A process that is ready.
+
+    Attributes:
+        admin_url: of its admin listener, if it has one.
+    """
+
+    process: subprocess.Popen[bytes]
+    url: str
+    admin_url: str
+
+
 @contextmanager
 def served(bundle: Path, *flags: str, log: Path) -> Iterator[httpx.Client]:
     """Start a server, wait until it is ready, give a client of it, stop it."""
-    with log.open("wb") as stream:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "genrec", "serve", "--bundle", str(bundle), "--port", "0", *flags],
-            stdout=stream,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, "GENREC_LOG_FORMAT": "json", "OMP_NUM_THREADS": "2"},
-        )
+    with started(bundle, *flags, log=log) as server, httpx.Client(base_url=server.url, timeout=60) as client:
+        yield client
+
+
+@contextmanager
+def started(bundle: Path, *flags: str, log: Path, **environment: str) -> Iterator[Server]:
+    """Start a server with these variables, wait until it is ready, stop it if it still runs."""
+    process = begun(bundle, *flags, log=log, **environment)
     try:
-        with httpx.Client(base_url=_wait_until_ready(process, log), timeout=60) as client:
-            yield client
+        url = _wait_until_ready(process, log)
+        admin = re.search(r'"admin_port": ?"(\d+)"', log.read_text())
+        yield Server(process, url, f"http://127.0.0.1:{admin[1]}" if admin else "")
     finally:
         process.terminate()
         process.wait(timeout=30)
+
+
+def begun(bundle: Path, *flags: str, log: Path, **environment: str) -> subprocess.Popen[bytes]:
+    """A server that has just been started."""
+    with log.open("wb") as stream:
+        return subprocess.Popen(
+            [sys.executable, "-m", "genrec", "serve", "--bundle", str(bundle), "--port", "0", *flags],
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "GENREC_LOG_FORMAT": "json", "OMP_NUM_THREADS": "2", **environment},
+        )
 
 
 def _wait_until_ready(process: subprocess.Popen[bytes], log: Path, patience_s: float = 60) -> str:

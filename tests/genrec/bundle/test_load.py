@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from genrec import semantic_id
 from genrec.bundle import layout, load_bundle, load_draft
 from genrec.errors import BundleError, InputError
 from tests.fakes import TinyShape, write_tiny_draft
@@ -40,6 +41,13 @@ def test_a_sealed_bundle_is_its_draft(draft: Path, causal_bundle_path: Path) -> 
     assert one.manifest.model_dump(exclude=sealed_facts) == other.manifest.model_dump(exclude=sealed_facts)
     for mine, theirs in zip(one.model.parameters(), other.model.parameters(), strict=True):
         assert torch.equal(mine, theirs)
+
+
+def test_ids_are_looked_up_in_the_trie_of_the_bundle(causal_bundle_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Building it again takes longer than all other checks of a large catalog."""
+    monkeypatch.setattr(semantic_id, "build_id_trie", lambda _: pytest.fail("the trie was built again"))
+    catalog = load_bundle(causal_bundle_path).catalog
+    assert [catalog.row(catalog.item_id(row)) for row in range(40)] == list(range(40))
 
 
 def test_a_bundle_may_be_given_as_text(causal_bundle_path: Path) -> None:

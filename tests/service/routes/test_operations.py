@@ -7,6 +7,7 @@ pytestmark = pytest.mark.anyio
 DOCUMENTED_METRICS = {
     "genrec_requests_total", "genrec_request_seconds", "genrec_stage_seconds", "genrec_queue_depth",
     "genrec_rejected_total", "genrec_history_items", "genrec_unknown_items_total", "genrec_fallback_total",
+    "genrec_catalog_version", "genrec_items_off",
     "genrec_results_short_total", "genrec_model_info", "genrec_model_load_seconds", "genrec_ready",
 }  # fmt: skip
 

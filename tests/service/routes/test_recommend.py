@@ -93,6 +93,43 @@ async def test_an_unknown_column_is_refused_with_its_place(running):
 
 
 @pytest.mark.parametrize(
+    ("asked", "ids"),
+    [
+        (None, {"0", "1", "2", "3", "4", "5", "6", "7", "8", "9", "films/alien?", "é🎬"}),
+        ({}, {"0", "1", "2", "3", "4", "5", "6", "7", "8", "9", "films/alien?", "é🎬"}),
+        ({"include_ids": ["7", "é🎬", "nowhere"], "where": None}, {"7", "é🎬"}),
+        ({"include_ids": []}, set()),
+        ({"where": {"year": {"gte": 1986}}}, {"9", "films/alien?", "é🎬"}),
+        ({"include_ids": ["1", "9"], "where": {"year": {"gte": 1986}}}, {"9"}),
+        ({"where": {"not": {"title": {"gte": "B"}}}}, {"4", "5", "films/alien?", "é🎬"}),
+        ({"where": {"genres": {"none_of": ["Drama"]}}}, set()),
+    ],
+)
+async def test_a_filter_says_which_items_may_be_answered(running, asked, ids):
+    body = (await running.recommend("1", k=20, exclude_history=False, filter=asked)).json()
+    assert {item["item_id"] for item in body["items"]} == ids
+
+
+@pytest.mark.parametrize(
+    ("asked", "where", "said"),
+    [
+        ({"where": {"yaer": {"gte": 1990}}}, "/filter/where", "no such column; did you mean year?"),
+        ({"where": {"year": {"get": 1990}}}, "/filter/where/year", "no such operator; did you mean gte?"),
+        ({"where": {"not": {"year": {"gte": "x"}}}}, "/filter/where/not/year/gte", "takes an integer"),
+        ({"include_ids": [1]}, "/filter/include_ids/0", "valid string"),
+        ({"include": ["1"]}, "/filter", "no such field; did you mean include_ids"),
+    ],
+)
+async def test_a_filter_that_does_not_fit_is_refused_before_it_is_queued(running, asked, where, said):
+    reply = await running.recommend("1", filter=asked)
+    assert (reply.status_code, reply.json()["pointer"]) == (422, where)
+    assert said in reply.json()["detail"]
+    batch = await running.client.post("/v1/recommend/batch", json={"requests": [{"history": ["1"], "filter": asked}]})
+    assert [result["pointer"] for result in batch.json()["results"]] == [where]
+    assert running.recommender.computed == 0
+
+
+@pytest.mark.parametrize(
     ("fields", "where"),
     [({"k": MAX_K + 1}, "/k"), ({"num_beams": 9, "k": 10}, "/num_beams"), ({"num_beams": 10_000}, "/num_beams")],
 )

@@ -1,0 +1,47 @@
+import pytest
+
+from genrec.errors import InputError
+from service.listeners import ByPort, listen
+
+MEND = "--host or --port"
+
+
+def test_a_port_in_use_is_a_sentence():
+    with listen("127.0.0.1", 0, MEND) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(InputError, match=f"cannot listen on 127.0.0.1 port {port}: .*choose another with --host"):
+            listen("127.0.0.1", port, MEND)
+
+
+def test_a_port_is_free_again_at_once():
+    with listen("127.0.0.1", 0, MEND) as listener:
+        port = listener.getsockname()[1]
+    listen("127.0.0.1", port, MEND).close()
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("scope", "asked"),
+    [
+        ({"type": "http", "server": ("127.0.0.1", 8001)}, "admin"),
+        ({"type": "http", "server": ("::1", 8001)}, "admin"),
+        ({"type": "http", "server": ("127.0.0.1", 8000)}, "main"),
+        ({"type": "http", "server": ("127.0.0.1", 8000), "headers": [(b"host", b"127.0.0.1:8001")]}, "main"),
+        ({"type": "http", "server": ("/run/socket", None)}, "main"),
+        ({"type": "http", "server": None}, "main"),
+        ({"type": "http"}, "main"),
+        ({"type": "lifespan"}, "main"),
+        ({"type": "lifespan", "server": ("127.0.0.1", 8001)}, "main"),
+    ],
+)
+async def test_only_what_came_in_by_the_admin_port_is_for_the_admin_application(scope, asked):
+    called = []
+
+    def application(name):
+        async def app(scope, receive, send):
+            called.append(name)
+
+        return app
+
+    await ByPort(application("main"), application("admin"), 8001)(scope, None, None)
+    assert called == [asked]
