@@ -127,5 +127,5 @@ def _stacked(modules: Sequence[nn.Linear]) -> tuple[Tensor, Tensor | None]:
     weight = torch.cat([module.weight.detach() for module in modules])
     if all(module.bias is None for module in modules):
         return weight, None
-    parts = [weight.new_zeros(module.out_features) if module.bias is None else module.bias for module in modules]
-    return weight, torch.cat(parts).detach()
+    parts = [weight.new_zeros(m.out_features) if m.bias is None else m.bias.detach() for m in modules]
+    return weight, torch.cat(parts)
