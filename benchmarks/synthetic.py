@@ -32,7 +32,8 @@ from transformers.utils import logging as transformers_logging
 from genrec.bundle import Generation, Manifest, PromptPieces, load_draft, seal, write_draft
 from genrec.golden import GoldenAnswer
 from genrec.item_tokens import ItemTokens, spell_all
-from genrec.recommender import Recommender, Request
+from genrec.recommender import Recommender
+from genrec.requests import Request
 from genrec.semantic_id import Catalog
 from genrec.trie import ItemTrie
 

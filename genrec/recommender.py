@@ -5,7 +5,6 @@ no HTTP. Not thread-safe: one thread at a time may call `recommend`.
 """
 
 import time
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,85 +14,20 @@ from typing import Literal, Self
 import numpy as np
 
 from genrec.allowed import AllowedItems, ItemMask
+from genrec.answers import Answer, ScoreAnswer, ScoredCandidate, ScoredItem, Timing
 from genrec.availability import Availability
 from genrec.bundle import Bundle, load_bundle
 from genrec.decoding.engine import Beam, Engine, Query
 from genrec.decoding.engines import check_engine, make_engine
+from genrec.decoding.prove import Search, search_proven
 from genrec.errors import BundleError, EngineError, RequestError, one_line
 from genrec.filters import Filter, FilterMasks
 from genrec.golden import check_golden, read_golden
-from genrec.semantic_id import SemanticId
+from genrec.known_items import KnownItems
+from genrec.requests import Request, ScoreRequest
 
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """What a user asks.
-
-    Attributes:
-        history: item ids, oldest first. Unknown ones are dropped and listed, then the newest are kept.
-        k: how many items to answer; exactly min(k, allowed items) come back.
-        exclude: item ids not to answer.
-        exclude_history: whether nothing of `history`, as sent, is answered; None leaves it to the bundle.
-        num_beams: the width of the search, at least k; None is the larger of the bundle's and k.
-        fallback: what a history without a known item is answered with: the most popular items, or nothing.
-        filter: which items may be answered; None allows all.
-    """
-
-    history: Sequence[str]
-    k: int = 10
-    exclude: Sequence[str] = ()
-    exclude_history: bool | None = None
-    num_beams: int | None = None
-    fallback: Literal["popular", "none"] = "popular"
-    filter: Filter | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class ScoredItem:
-    """One item of an answer. `score` and `probability` are None for an item that did not come from the model."""
-
-    item_id: str
-    row: int
-    semantic_id: SemanticId
-    score: float | None
-    probability: float | None
-    source: Literal["model", "popular"]
-
-
-@dataclass(frozen=True, slots=True)
-class Timing:
-    """Milliseconds spent on the batch that a request was part of."""
-
-    encode_ms: float
-    decode_ms: float
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """The items for one request, best first.
-
-    Attributes:
-        items: min(k, allowed items) of them, distinct.
-        history_used: how many items of the history the model saw.
-        unknown_items: ids of the history that the catalog does not have, in order.
-        truncated: whether older items of the history were left out.
-        exact: whether no other allowed item can score higher than the last one given; None without a model.
-        catalog_version: of the availability that the answer was made under.
-        timing: of the batch.
-    """
-
-    items: tuple[ScoredItem, ...]
-    history_used: int
-    unknown_items: tuple[str, ...]
-    truncated: bool
-    exact: bool | None
-    catalog_version: int
-    timing: Timing
-
-    @property
-    def scored_list(self) -> list[tuple[str, float]]:
-        """Item ids and scores of the items that came from the model."""
-        return [(item.item_id, item.score) for item in self.items if item.score is not None]
+MAX_PROOF_BEAMS = 1024
+"""How wide a search is made to prove its answer, where nothing else is said."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,14 +35,12 @@ class _Plan:
     """A request in terms of rows."""
 
     request: Request
-    rows: tuple[int, ...]
-    unknown_items: tuple[str, ...]
+    history: KnownItems
     allowed: AllowedItems
-    num_beams: int
 
     @property
     def asks_model(self) -> bool:
-        return bool(self.rows) and len(self.allowed) > 0
+        return bool(self.history.rows) and len(self.allowed) > 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,16 +53,25 @@ class Recommender:
         device: where the model is.
         availability: which items are in stock. `dataclasses.replace` gives a recommender with another; it shares
             everything else, so a swap between two calls is atomic.
+        max_proof_beams: the widest beam that a request to prove its answer may take; 0 refuses such requests.
     """
 
     bundle: Bundle
     engine: Engine
     device: str
     availability: Availability
+    max_proof_beams: int = MAX_PROOF_BEAMS
 
     @classmethod
     def load(
-        cls, path: str | Path, *, device: str = "auto", dtype: str = "auto", engine: str = "auto", golden: bool = True
+        cls,
+        path: str | Path,
+        *,
+        device: str = "auto",
+        dtype: str = "auto",
+        engine: str = "auto",
+        golden: bool = True,
+        max_proof_beams: int = MAX_PROOF_BEAMS,
     ) -> Self:
         """Load a sealed bundle, verify it, and replay its golden answers.
 
@@ -140,19 +81,21 @@ class Recommender:
             dtype: auto (float32 on CPU, the manifest's elsewhere), float32, bfloat16 or float16.
             engine: auto, beam (ours) or generate (Hugging Face); auto is beam wherever it can read the model.
             golden: False skips the replay, for tools that want to look at a bundle that fails it.
+            max_proof_beams: see the attribute.
 
         Raises:
             BundleError: the bundle is refused; the sentence names the file or item.
             InputError: device, dtype or engine cannot be had.
         """
         check_engine(engine)
-        recommender = cls.of(load_bundle(path, device=device, dtype=dtype), engine=engine)
+        bundle = load_bundle(path, device=device, dtype=dtype)
+        recommender = cls.of(bundle, engine=engine, max_proof_beams=max_proof_beams)
         if golden:
             recommender.replay_golden()
         return recommender
 
     @classmethod
-    def of(cls, bundle: Bundle, *, engine: str = "auto") -> Self:
+    def of(cls, bundle: Bundle, *, engine: str = "auto", max_proof_beams: int = MAX_PROOF_BEAMS) -> Self:
         """A recommender over a bundle that is loaded already, e.g. a draft under evaluation."""
         manifest = bundle.manifest
         chosen = make_engine(
@@ -164,7 +107,7 @@ class Recommender:
             longest_prompt=bundle.encoder.max_prompt_tokens,
         )
         everything = Availability(0, ItemMask.everything(len(bundle.catalog)))
-        return cls(bundle, chosen, str(bundle.model.device), everything)
+        return cls(bundle, chosen, str(bundle.model.device), everything, max_proof_beams)
 
     @property
     def dtype(self) -> str:
@@ -197,6 +140,17 @@ class Recommender:
                 )
             if request.num_beams > self.max_num_beams:
                 raise RequestError(f"num_beams may be at most {self.max_num_beams}.", "/num_beams")
+        if request.prove_exact and not self.max_proof_beams:
+            raise RequestError("Answers are not proven here: max_proof_beams is 0.", "/prove_exact")
+        if request.filter is not None:
+            request.filter.predicate(self.bundle.catalog.columns)
+
+    def validate_score(self, request: ScoreRequest) -> None:
+        """As `validate`, for candidates.
+
+        Raises:
+            RequestError: with the field's JSON pointer.
+        """
         if request.filter is not None:
             request.filter.predicate(self.bundle.catalog.columns)
 
@@ -236,50 +190,74 @@ class Recommender:
         """
         begin = time.perf_counter()
         plans = [self._plan(request) for request in requests]
-        queries = {
-            index: Query(self.bundle.encoder.encode(plan.rows), plan.allowed)
-            for index, plan in enumerate(plans)
-            if plan.asks_model
-        }
+        searches = {index: self._search(plan) for index, plan in enumerate(plans) if plan.asks_model}
         encoded = time.perf_counter()
-        beams = self._search(queries, plans)
+        beams = dict(zip(searches, search_proven(self.engine, list(searches.values())), strict=True))
         timing = Timing((encoded - begin) * 1e3, (time.perf_counter() - encoded) * 1e3)
         return [
             beam if isinstance(beam := beams.get(index), EngineError) else self._answer(plan, beam, timing)
             for index, plan in enumerate(plans)
         ]
 
+    def score(self, request: ScoreRequest) -> ScoreAnswer:
+        """The exact score of each candidate, without a search: the prompt is read once, however many there are.
+
+        Raises:
+            RequestError: the filter does not fit the catalog.
+            EngineError: the model gave a value that is not finite.
+        """
+        begin = time.perf_counter()
+        history, candidates = self._known(request.history), self._known(request.candidates)
+        allowed = self._allowed(history.rows if request.exclude_history else (), request.filter)
+        query = Query(self.bundle.encoder.encode(history.rows), allowed)
+        encoded = time.perf_counter()
+        scores: Sequence[float | None] = [None] * len(candidates.rows)
+        probabilities = scores
+        if history.rows and candidates.rows:
+            found = self.engine.score(query, np.array(candidates.rows, dtype=np.int64))
+            scores, probabilities = found.scores.tolist(), np.exp(found.log_probabilities).tolist()
+        return ScoreAnswer(
+            items=tuple(map(ScoredCandidate, candidates.item_ids, scores, probabilities)),
+            unknown_candidates=candidates.unknown,
+            history_used=self._used(history),
+            unknown_items=history.unknown,
+            truncated=self._used(history) < len(history.rows),
+            catalog_version=self.availability.version,
+            timing=Timing((encoded - begin) * 1e3, (time.perf_counter() - encoded) * 1e3),
+        )
+
     @cached_property
     def _masks(self) -> FilterMasks:
         # Of this availability alone: one that `replace` gives begins with none.
         return FilterMasks(self.bundle.catalog, self.availability.mask)
 
+    def _known(self, item_ids: Sequence[str]) -> KnownItems:
+        return KnownItems.of(item_ids, self.bundle.catalog)
+
+    def _used(self, history: KnownItems) -> int:
+        return min(len(history.rows), self.bundle.encoder.prompt.max_history_items)
+
     def _plan(self, request: Request) -> _Plan:
         self.validate(request)
-        catalog, defaults = self.bundle.catalog, self.bundle.manifest.generation
-        found = [(item_id, catalog.row(item_id)) for item_id in request.history]
-        rows = tuple(row for _, row in found if row is not None)
-        exclude_history = defaults.exclude_history if request.exclude_history is None else request.exclude_history
-        excluded = {row for item_id in request.exclude if (row := catalog.row(item_id)) is not None}
-        return _Plan(
-            request,
-            rows,
-            tuple(item_id for item_id, row in found if row is None),
-            AllowedItems.all_but(
-                excluded | (set(rows) if exclude_history else set()), self._masks.mask(request.filter)
-            ),
-            request.num_beams or max(defaults.num_beams, request.k),
-        )
+        history = self._known(request.history)
+        exclude_history = request.exclude_history
+        if exclude_history is None:
+            exclude_history = self.bundle.manifest.generation.exclude_history
+        excluded = (*self._known(request.exclude).rows, *(history.rows if exclude_history else ()))
+        return _Plan(request, history, self._allowed(excluded, request.filter))
 
-    def _search(self, queries: dict[int, Query], plans: Sequence[_Plan]) -> dict[int, Beam | EngineError]:
-        by_width: dict[int, list[int]] = defaultdict(list)
-        for index in queries:
-            by_width[plans[index].num_beams].append(index)
-        beams: dict[int, Beam | EngineError] = {}
-        for width, indices in by_width.items():
-            found = self.engine.search([queries[index] for index in indices], width)
-            beams |= zip(indices, found, strict=True)
-        return beams
+    def _allowed(self, excluded: Sequence[int], asked: Filter | None) -> AllowedItems:
+        return AllowedItems.all_but(excluded, self._masks.mask(asked))
+
+    def _search(self, plan: _Plan) -> Search:
+        request = plan.request
+        num_beams = request.num_beams or max(self.bundle.manifest.generation.num_beams, request.k)
+        return Search(
+            Query(self.bundle.encoder.encode(plan.history.rows), plan.allowed),
+            request.k,
+            num_beams,
+            max_beams=self.max_proof_beams if request.prove_exact else num_beams,
+        )
 
     def _answer(self, plan: _Plan, beam: Beam | None, timing: Timing) -> Answer:
         k = plan.request.k
@@ -294,12 +272,11 @@ class Recommender:
             items = tuple(self._item(int(row), None, None) for row in popular)
         else:
             items = ()
-        limit = self.bundle.encoder.prompt.max_history_items
         return Answer(
             items=items,
-            history_used=min(len(plan.rows), limit),
-            unknown_items=plan.unknown_items,
-            truncated=len(plan.rows) > limit,
+            history_used=self._used(plan.history),
+            unknown_items=plan.history.unknown,
+            truncated=self._used(plan.history) < len(plan.history.rows),
             exact=None if beam is None else beam.proves(k),
             catalog_version=self.availability.version,
             timing=timing,

@@ -117,11 +117,11 @@ async def _failure(state: ServiceState) -> GenrecError:
     began = monotonic()
     try:
         await asyncio.wrap_future(state.inference.loaded)
-    except GenrecError as error:
-        return error
-    load_s = monotonic() - began
-    await asyncio.to_thread(lambda: state.browser)
-    _announce(state, state.inference.recommender, load_s)
+        load_s = monotonic() - began
+        await asyncio.to_thread(lambda: state.browser)
+        _announce(state, state.inference.recommender, load_s)
+    except GenrecError as error:  # it was refused, or failed before it could be announced
+        return state.inference.check() or error
     while (failure := state.inference.check()) is None:
         await asyncio.sleep(WATCH_INTERVAL_S)
     return failure

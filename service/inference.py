@@ -16,8 +16,10 @@ from typing import Literal
 
 import structlog
 
+from genrec.answers import Answer
 from genrec.errors import EngineError, GenrecError
-from genrec.recommender import Answer, Recommender, Request
+from genrec.recommender import Recommender
+from genrec.requests import Request
 from service.errors import DeadlineExceeded, NotReady, Overloaded
 
 log = structlog.stdlib.get_logger(__name__)

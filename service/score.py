@@ -18,7 +18,8 @@ import typer
 
 from genrec.bundle.layout import sha256_of
 from genrec.errors import DataError
-from genrec.recommender import Recommender, Request
+from genrec.recommender import Recommender
+from genrec.requests import Request
 from service.score_input import RowParser, ScoreInput, Shard
 from service.score_output import Job, ScoreOutput, held
 from service.score_part import ScoredRow

@@ -14,7 +14,7 @@ from typing import Annotated
 from pydantic import Field, TypeAdapter, ValidationError
 
 from genrec.errors import DataError, RequestError
-from genrec.recommender import Request
+from genrec.requests import Request
 from service.schemas import RecommendRequest
 from service.score_formats import Fields, RawRow, columns_of, format_of, read_rows
 from service.translation import to_request

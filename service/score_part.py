@@ -8,7 +8,7 @@ from typing import Any, Self
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from genrec.recommender import Answer
+from genrec.answers import Answer
 
 FORMATS = ("parquet", "jsonl")
 

@@ -8,8 +8,10 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
+from genrec.answers import Answer
 from genrec.errors import EngineError, GenrecError
-from genrec.recommender import Answer, Recommender, Request
+from genrec.recommender import Recommender
+from genrec.requests import Request
 from service.score_input import Row, Shard
 from service.score_part import ScoredRow
 

@@ -1,8 +1,10 @@
 """Between the wire and the domain: a request as sent to one the recommender takes, its answer to one we send."""
 
+from genrec.answers import Answer
 from genrec.errors import RequestError
 from genrec.filters import Filter
-from genrec.recommender import Answer, Recommender, Request
+from genrec.recommender import Recommender
+from genrec.requests import Request
 from service.schemas import BundleName, Item, RecommendAnswer, RecommendedItem, RecommendRequest, TimingMs
 from service.settings import Settings
 

@@ -22,7 +22,8 @@ from genrec.bundle import Generation, Manifest, PromptPieces, layout, load_draft
 from genrec.bundle.manifest import content_version
 from genrec.golden import GoldenAnswer
 from genrec.item_tokens import spell_all
-from genrec.recommender import Recommender, Request
+from genrec.recommender import Recommender
+from genrec.requests import Request
 from genrec.semantic_id import Catalog
 
 SPECIAL_TOKENS = ["<pad>", "</s>", "<unk>", "<s>"]

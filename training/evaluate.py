@@ -14,7 +14,8 @@ import numpy as np
 
 from genrec.bundle import load_draft
 from genrec.errors import DataError
-from genrec.recommender import Recommender, Request
+from genrec.recommender import Recommender
+from genrec.requests import Request
 from training.baselines import markov_ranks, popularity_ranks
 from training.corpus import sample
 from training.fit_report import read_curve, read_recall

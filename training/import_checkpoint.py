@@ -23,7 +23,7 @@ from genrec.bundle.write import check_target
 from genrec.errors import DataError, InputError, one_line
 from genrec.golden import measure_reduced
 from genrec.models import check_config, load_model, load_tokenizer
-from genrec.recommender import Request
+from genrec.requests import Request
 from genrec.semantic_id import Catalog
 from training.import_codes import OnCollision, Reassigned, read_imported_codes
 from training.prepare_read import read_items

@@ -6,7 +6,8 @@ from pathlib import Path
 from genrec.bundle import Bundle, load_draft
 from genrec.bundle import seal as seal_bundle
 from genrec.golden import GoldenAnswer, measure_reduced
-from genrec.recommender import Recommender, Request
+from genrec.recommender import Recommender
+from genrec.requests import Request
 from training.card import model_card, report_page
 from training.corpus import sample
 from training.evaluate import METRICS

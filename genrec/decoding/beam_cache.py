@@ -62,11 +62,9 @@ class BeamCache:
         own = self.mask.new_full((width, width), -torch.inf).fill_diagonal_(0.0)
         self.mask = torch.cat([inherited, own.expand(rows, width, width)], dim=2)
 
-    def write(self, layer: int, keys: Tensor, values: Tensor) -> None:
-        """Put the keys and values of new tokens, each ``(R, tokens, G, D)``, behind what is filled."""
-        room = self.layers[layer][:, self.filled : self.filled + keys.shape[1]]
-        room[:, :, 0].copy_(keys)
-        room[:, :, 1].copy_(values)
+    def write(self, layer: int, keys_values: Tensor) -> None:
+        """Put the keys and values of new tokens, ``(R, tokens, 2, G, D)``, behind what is filled."""
+        self.layers[layer][:, self.filled : self.filled + keys_values.shape[1]].copy_(keys_values)
 
     def read(self, layer: int, num_new: int) -> tuple[Tensor, Tensor]:
         """Keys and values, each ``(R, G, S, D)``, the `num_new` slots just written included."""

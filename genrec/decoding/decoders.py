@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from genrec.decoding import llama
+from genrec.decoding import llama, t5
 from genrec.decoding.decoder import Decoder
 from genrec.decoding.forward import ForwardDecoder
 from genrec.decoding.llama import LlamaDecoder
@@ -24,7 +24,7 @@ def decoder_of(
         levels: for each level its token ids, ascending, int64 on the model's device.
         longest: the most tokens a prompt and an item can have together.
     """
-    if model.config.model_type == "t5":
+    if t5.reads(model):
         return T5Decoder(model, decoder_prefix_ids, levels)
     if model.config.is_encoder_decoder or not _sees_everything(model.config, longest):
         return None

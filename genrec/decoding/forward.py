@@ -41,7 +41,7 @@ class ForwardProgress:
     def rewind(self) -> None:
         """See `Progress`."""
         self.slots.rewind()
-        self.past.crop(self.slots.filled)
+        self.past.crop(self.slots.filled - self.past.get_seq_length())  # negative: how many to take away
         self.positions = self.lengths
 
 
@@ -68,7 +68,8 @@ class ForwardDecoder:
         lengths = prompts.mask.sum(dim=1, keepdim=True)
         places = torch.arange(length, device=lengths.device)[None] - (length - lengths)
         ids = prompts.ids.gather(1, places % length)
-        past = DynamicCache(config=self._model.config)
+        # Not by the config: a layer with a window would drop the oldest slots, and slots are more than positions.
+        past = DynamicCache()
         out = self._model(
             input_ids=ids,
             attention_mask=(places >= 0).long() if prompts.ragged else None,

@@ -5,7 +5,7 @@ Shapes: R queries, B beams, V vocabulary, L levels, T prompt tokens.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -22,9 +22,6 @@ from genrec.trie import ItemTrie
 # `generate` starts all beams but the first at -1e9, so that copies of one prefix lose; a summed log-probability that
 # still carries that number at the end is filler, not an item.
 _FILLER = -1e6
-
-# A single beam is greedy search to `generate`, which then keeps no scores.
-_MIN_BEAMS = 2
 
 _SCORED_AT_ONCE = 32
 
@@ -53,7 +50,6 @@ class GenerateEngine:
     @torch.inference_mode()
     def search(self, queries: Sequence[Query], num_beams: int) -> list[Beam | EngineError]:
         """See `Engine.search`."""
-        num_beams = max(num_beams, _MIN_BEAMS)
         encoder_decoder = self.model.config.is_encoder_decoder
         prompts = pad_prompts([query.prompt for query in queries], left=not encoder_decoder, device=self.model.device)
         start = len(self.decoder_prefix_ids) if encoder_decoder else prompts.ids.shape[1]
@@ -66,11 +62,12 @@ class GenerateEngine:
             generation_config=self._generation_config(num_beams),
             prefix_allowed_tokens_fn=_walk(self.trie, queries, start),
         )
+        found = _greedy(out.sequences[:, start:], out.logits, out.scores, self._divisor) if num_beams == 1 else out
         paths = out.sequences[:, start:].view(len(queries), num_beams, -1).cpu().numpy()
-        scores = out.sequences_scores.double().view(len(queries), num_beams).cpu().numpy()
-        renormalised = _renormalise(out.scores, out.sequences[:, start:], out.beam_indices)
+        scores = found.sequences_scores.double().view(len(queries), num_beams).cpu().numpy()
+        renormalised = _renormalise(found.scores, out.sequences[:, start:], found.beam_indices)
         log_probabilities = renormalised.view(len(queries), num_beams).cpu().numpy()
-        bounds = _bounds(out.scores, num_beams) / self._divisor
+        bounds = _bounds(found.scores, num_beams) / self._divisor
         return [
             self._collect(
                 paths[index], scores[index], log_probabilities[index], float(bounds[index]), len(query.allowed)
@@ -112,6 +109,7 @@ class GenerateEngine:
             early_stopping=True,
             do_sample=False,
             output_scores=True,
+            output_logits=num_beams == 1,
             return_dict_in_generate=True,
             pad_token_id=self.model.config.pad_token_id or 0,
             decoder_start_token_id=self.decoder_prefix_ids[0] if self.decoder_prefix_ids else None,
@@ -133,6 +131,27 @@ class GenerateEngine:
             return Beam.ranked(rows, scores[live], log_probabilities[live], bound)
         except EngineError as error:
             return error
+
+
+class _Found(NamedTuple):
+    """What `generate` gives of a beam search."""
+
+    scores: tuple[torch.Tensor, ...]  # L tensors (R * B, V): log-softmax over the vocabulary, -inf where not allowed
+    beam_indices: torch.Tensor  # (R * B, L) the row of each step that the token was taken from
+    sequences_scores: torch.Tensor  # (R * B,)
+
+
+def _greedy(
+    paths: torch.Tensor, logits: Sequence[torch.Tensor], masked: Sequence[torch.Tensor], divisor: float
+) -> _Found:
+    """The same of a single beam: to `generate` that is greedy search, which keeps logits alone."""
+    steps = tuple(
+        free.float().log_softmax(dim=-1).masked_fill(held == -torch.inf, -torch.inf)
+        for free, held in zip(logits, masked, strict=True)
+    )
+    taken = torch.stack([step.gather(1, paths[:, level, None])[:, 0] for level, step in enumerate(steps)], dim=1)
+    beams = torch.arange(len(paths), device=paths.device)[:, None].expand_as(paths)
+    return _Found(steps, beams, taken.sum(dim=1) / divisor)
 
 
 def _constrained(trie: ItemTrie, allowed: AllowedItems, log_probs: np.ndarray, path: np.ndarray) -> float:

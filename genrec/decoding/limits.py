@@ -124,6 +124,8 @@ def _dead_nodes(trie: ItemTrie, allowed: AllowedItems) -> list[npt.NDArray[np.in
     nothing = np.empty(0, dtype=np.int64)
     dead = [nothing] * trie.num_levels
     gone = allowed.excluded
+    if not len(gone):
+        return dead
     for level in range(trie.num_levels, 0, -1):
         first_leaf = trie.first_leaf[level]
         nodes, lost = np.unique(np.searchsorted(first_leaf, gone, side="right") - 1, return_counts=True)

@@ -137,13 +137,14 @@ class LlamaDecoder:
         cosine, sine = cosine[:, :, None], sine[:, :, None]
         for index, layer in enumerate(self._layers):
             heads = layer.qkv(layer.norm(hidden)).view(rows, width, -1, self._head_size)
-            turned = heads[:, :, : self._heads + self._kv_heads]
+            turned, both = heads[:, :, : self._heads + self._kv_heads], heads[:, :, self._heads :]
             if layer.head_norms:
-                parts = torch.split(turned, [self._heads, self._kv_heads], dim=2)
-                turned = torch.cat([norm(part) for norm, part in zip(layer.head_norms, parts, strict=True)], dim=2)
-            turned = torch.addcmul(turned * cosine, turned.roll(self._head_size // 2, dims=-1), sine)
-            cache.write(index, turned[:, :, self._heads :], heads[:, :, self._heads + self._kv_heads :])
-            queries = turned[:, :, : self._heads].transpose(1, 2)
+                for norm, part in zip(layer.head_norms, turned.split([self._heads, self._kv_heads], 2), strict=True):
+                    part.copy_(norm(part))
+            rolled = turned.roll(self._head_size // 2, dims=-1)
+            turned.mul_(cosine).addcmul_(rolled, sine)
+            cache.write(index, both.view(rows, width, 2, self._kv_heads, self._head_size))
+            queries = heads[:, :, : self._heads].transpose(1, 2)
             keys, values = cache.read(index, width)
             seen = self._attend(queries, keys, values, mask)
             hidden = layer.feed_forward(layer.out.plus(seen, hidden))

@@ -35,7 +35,7 @@ class Frontier:
         log_probabilities: ``(R, W)`` float32, the same renormalised at every level over what leads to an allowed item.
         parents: ``(R, W)`` int64, the place of each beam's parent in the frontier before.
         bound: ``(R,)`` float32, the highest sum that was pruned so far.
-        broken: ``(R,)`` bool, a log-probability was not finite.
+        broken: ``(R,)`` bool, a log-probability that counts was NaN, which is what infinite or NaN logits become.
     """
 
     nodes: Tensor
@@ -92,7 +92,7 @@ def children_of(trie: DeviceTrie, level: int, frontier: Frontier, log_probs: Ten
 def select(frontier: Frontier, children: Children, num_beams: int) -> Frontier:
     """Keep the best `num_beams` children of each request, ties by node, and remember the best of the rest."""
     rows, _, most = children.nodes.shape
-    log_probs = children.log_probs.masked_fill(~children.alive, -torch.inf)
+    log_probs = torch.where(children.alive, children.log_probs, -torch.inf)
     flat = (frontier.sums[:, :, None] + log_probs).view(rows, -1)
     keys = _ordered(flat).topk(min(num_beams + 1, flat.shape[1]), dim=1).values
     kept = _in_place_order(flat, _LOW_BITS - (keys[:, :num_beams] & _LOW_BITS))
@@ -108,7 +108,7 @@ def select(frontier: Frontier, children: Children, num_beams: int) -> Frontier:
         log_probabilities=frontier.log_probabilities.gather(1, parents) + renormalised,
         parents=parents,
         bound=bound,
-        broken=frontier.broken | _unsound(children),
+        broken=frontier.broken | flat.isnan().any(dim=1),
     )
 
 
@@ -123,7 +123,7 @@ def follow(frontier: Frontier, children: Children, parents: Tensor, places: Tens
     """
     rows, _, most = children.nodes.shape
     kept = parents * most + places
-    log_probs = children.log_probs.masked_fill(~children.alive, -torch.inf)
+    log_probs = torch.where(children.alive, children.log_probs, -torch.inf)
     # Below a beam without a living child nothing is allowed: 0/0 means 0 here.
     renormalised = log_probs.log_softmax(dim=2).nan_to_num(nan=-torch.inf, neginf=-torch.inf)
     return Frontier(
@@ -132,13 +132,8 @@ def follow(frontier: Frontier, children: Children, parents: Tensor, places: Tens
         log_probabilities=frontier.log_probabilities.gather(1, parents) + renormalised.view(rows, -1).gather(1, kept),
         parents=parents,
         bound=frontier.bound,
-        broken=frontier.broken | _unsound(children),
+        broken=frontier.broken | log_probs.flatten(1).isnan().any(dim=1),
     )
-
-
-def _unsound(children: Children) -> Tensor:
-    """``(R,)``: whether a child that counts has a log-probability that is not finite."""
-    return (children.alive & ~children.log_probs.isfinite()).flatten(1).any(dim=1)
 
 
 def _in_place_order(scores: Tensor, kept: Tensor) -> Tensor:

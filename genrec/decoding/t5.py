@@ -24,6 +24,15 @@ from genrec.decoding.rms_norm import RmsNorm
 _ACTIVATIONS: dict[str, Activation] = {"relu": "relu", "gelu": "gelu", "gelu_new": "gelu_tanh", "silu": "silu"}
 
 
+def reads(model: PreTrainedModel) -> bool:
+    """Whether this decoder does what the model does: T5 with a known activation.
+
+    In float16 transformers keeps one product of each layer in float32 and clamps what overflows; this decoder does not.
+    """
+    config: Any = model.config
+    return bool(config.model_type == "t5" and config.dense_act_fn in _ACTIVATIONS and model.dtype != torch.float16)
+
+
 @dataclass
 class T5Progress:
     """What a batch remembers.
@@ -135,7 +144,7 @@ class T5Decoder:
         progress.cache.branch(parents)
         position = progress.positions[-1:] + 1
         progress.positions = torch.cat([progress.positions, position.expand(tokens.shape[1])])
-        mask = progress.cache.mask[:, None] + self._decoder_bias.of(progress.positions - position)[:, :, None]
+        mask = progress.cache.mask[:, None] + self._decoder_bias.of(progress.positions - position)[:, None]
         return self._decode(progress, tokens, mask)
 
     def _encode(self, prompts: Padded) -> tuple[Tensor, Tensor | None]:
@@ -157,7 +166,7 @@ class T5Decoder:
         hidden = self._embed(tokens).flatten(0, 1)
         for layer, (attention, cross, feed_forward) in enumerate(self._decoder):
             qkv = attention.qkv(attention.norm(hidden)).view(rows, width, 3, self._num_heads, self._head_size)
-            progress.cache.write(layer, qkv[:, :, 1], qkv[:, :, 2])
+            progress.cache.write(layer, qkv[:, :, 1:])
             seen = _attend(qkv[:, :, 0].transpose(1, 2), *progress.cache.read(layer, width), mask)
             hidden = attention.out.plus(seen, hidden)
             queries = cross.q(cross.norm(hidden)).view(rows, width, self._num_heads, self._head_size).transpose(1, 2)
@@ -174,7 +183,7 @@ def _attend(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) 
 
 
 class _PositionBias:
-    """T5's learned bias by distance, of the first layer for all of them."""
+    """T5's learned bias by distance, of the first layer for all of them. The table grows with the longest prompt."""
 
     def __init__(self, attention: Any, *, bidirectional: bool) -> None:
         self._weight: Tensor = attention.relative_attention_bias.weight.detach()
@@ -184,13 +193,22 @@ class _PositionBias:
             num_buckets=attention.relative_attention_num_buckets,
             max_distance=attention.relative_attention_max_distance,
         )
+        self._reach = 0
+        self._grow(32)
 
-    def of(self, distance: Tensor) -> Tensor:
-        """``(1, H, ...)`` for key position minus query position, any shape."""
-        return self._weight[self._bucket(distance)].movedim(-1, 0)[None]
+    def of(self, distances: Tensor) -> Tensor:
+        """``(H, n)`` for key position minus query position, ``(n,)``, within the longest square asked for or 32."""
+        return self._table[:, distances + self._reach]
 
     def square(self, length: int) -> Tensor:
-        """``(1, H, length, length)`` between all positions of a sequence."""
-        distances = torch.arange(1 - length, length, device=self._weight.device)
-        # row i, column j is the distance j - i: the windows of one row of distances, last window first
-        return self.of(distances).unfold(2, length, 1).flip(2)
+        """``(H, length, length)`` between all positions of a sequence."""
+        self._grow(length)
+        # row i, column j is the distance j - i: windows of the row of distances, the last window first
+        windows = self._table[:, self._reach - length + 1 : self._reach + length].unfold(1, length, 1)
+        return windows.flip(1)
+
+    def _grow(self, reach: int) -> None:
+        if reach > self._reach:
+            self._reach = reach
+            distances = torch.arange(-reach, reach + 1, device=self._weight.device)
+            self._table = self._weight[self._bucket(distances)].T.contiguous()

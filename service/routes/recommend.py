@@ -9,8 +9,9 @@ from pydantic import ValidationError
 from starlette.requests import ClientDisconnect
 
 from genrec import recommender as domain
+from genrec.answers import Answer
 from genrec.errors import GenrecError, RequestError
-from genrec.recommender import Answer, Recommender
+from genrec.recommender import Recommender
 from service.errors import problem_of
 from service.inference import Served
 from service.json_body import JsonRoute

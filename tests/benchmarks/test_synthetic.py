@@ -4,7 +4,8 @@ import pytest
 from benchmarks import synthetic
 from benchmarks.synthetic import Shape, catalog, item_tokens, item_trie, random_model, semantic_ids, tokenizer
 from genrec.item_tokens import spell_all
-from genrec.recommender import Recommender, Request
+from genrec.recommender import Recommender
+from genrec.requests import Request
 from genrec.semantic_id import first_unordered
 
 

@@ -9,12 +9,14 @@ import pyarrow as pa
 import pytest
 
 from genrec.allowed import ItemMask
+from genrec.answers import Answer
 from genrec.availability import Availability
 from genrec.decoding.engine import Beam, Query
 from genrec.errors import EngineError, RequestError
 from genrec.filters import Filter, FilterMasks
 from genrec.predicates import OneOf
-from genrec.recommender import Answer, Recommender, Request
+from genrec.recommender import Recommender
+from genrec.requests import Request
 from genrec.semantic_id import Catalog
 from tests import oracle
 

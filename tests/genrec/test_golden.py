@@ -9,7 +9,8 @@ from genrec.bundle import Bundle
 from genrec.bundle.manifest import Golden
 from genrec.errors import BundleError
 from genrec.golden import GoldenAnswer, Reduced, ScoredList, check_golden, measure_reduced, read_golden
-from genrec.recommender import Recommender, Request
+from genrec.recommender import Recommender
+from genrec.requests import Request
 
 EXPECTED = [("a", -1.0), ("b", -2.0), ("c", -2.00005), ("d", -3.0)]
 

@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 
 from genrec.allowed import AllowedItems, ItemMask
+from genrec.answers import Answer
 from genrec.bundle import load_bundle, load_draft
 from genrec.decoding.engine import Beam, Query
 from genrec.errors import BundleError, EngineError, InputError, RequestError
-from genrec.recommender import Answer, Recommender, Request
+from genrec.recommender import Recommender
+from genrec.requests import Request
 from tests import oracle
 from tests.fakes import TinyShape, reseal, seal_tiny, tiny_bundle, write_tiny_draft
 

@@ -19,11 +19,13 @@ import pyarrow as pa
 from fastapi import FastAPI
 
 from genrec.allowed import ItemMask
+from genrec.answers import Answer, ScoredItem, Timing
 from genrec.availability import Availability
 from genrec.bundle import Generation, Manifest, PromptPieces
 from genrec.errors import EngineError
 from genrec.filters import FilterMasks
-from genrec.recommender import Answer, Recommender, Request, ScoredItem, Timing
+from genrec.recommender import Recommender
+from genrec.requests import Request
 from genrec.semantic_id import Catalog
 from service.app import create_app
 from service.settings import Settings

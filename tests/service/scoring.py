@@ -10,9 +10,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from genrec.answers import Answer
 from genrec.commands import main
 from genrec.errors import EngineError
-from genrec.recommender import Answer, Recommender, Request
+from genrec.recommender import Recommender
+from genrec.requests import Request
 
 Rows = Sequence[Mapping[str, Any]]
 

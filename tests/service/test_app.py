@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from genrec.errors import BundleError, InputError
+from genrec.errors import BundleError, EngineError, InputError
 from tests.service.fakes import BREAKS, KILLS, FakeRecommender, eventually, serving
 
 pytestmark = pytest.mark.anyio
@@ -155,3 +155,12 @@ async def test_a_watchdog_that_breaks_is_not_silent(monkeypatch):
     async with serving() as running:
         await eventually(lambda: running.ended)
         assert running.ended == [70]
+
+
+async def test_an_engine_that_dies_before_it_is_announced_is_told_as_what_it_is(logged, monkeypatch):
+    died = EngineError("the inference thread died of SystemExit.")
+    monkeypatch.setattr("service.state.CatalogBrowser", lambda _: running.app.state.service.inference.fail(died))
+    async with serving(until=None) as running:
+        await eventually(lambda: running.ended)
+        assert running.ended == [70]
+    assert [event["reason"] for event in logged if event["log_level"] == "error"] == [str(died)]

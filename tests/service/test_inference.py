@@ -10,8 +10,10 @@ from typing import cast
 
 import pytest
 
+from genrec.answers import Answer
 from genrec.errors import BundleError, EngineError, GenrecError
-from genrec.recommender import Answer, Recommender, Request
+from genrec.recommender import Recommender
+from genrec.requests import Request
 from service.errors import DeadlineExceeded, NotReady, Overloaded
 from service.inference import InferenceThread
 from tests.service.fakes import BREAKS, KILLS, UNANSWERABLE, FakeRecommender, eventually

@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from genrec.recommender import Request
+from genrec.requests import Request
 from service import score as command
 from service.score_output import held
 from service.score_part import SCHEMA

@@ -7,7 +7,7 @@ import pytest
 
 from genrec.errors import DataError
 from genrec.filters import Filter
-from genrec.recommender import Request
+from genrec.requests import Request
 from service.schemas import RecommendRequest
 from service.score_formats import RawRow
 from service.score_input import Row, RowParser, ScoreInput

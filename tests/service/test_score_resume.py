@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 import torch
 
-from genrec.recommender import Recommender, Request
+from genrec.recommender import Recommender
+from genrec.requests import Request
 from service import score_output
 from tests.fakes import TinyShape, tiny_bundle
 from tests.service import scoring

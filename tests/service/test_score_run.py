@@ -5,8 +5,9 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
+from genrec.answers import Answer
 from genrec.errors import DataError, EngineError, InputError
-from genrec.recommender import Answer, Request
+from genrec.requests import Request
 from service.score_input import Row, Shard
 from service.score_part import ScoredRow
 from service.score_run import run, score_rows

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from genrec.bundle import load_draft
-from genrec.recommender import Recommender, Request
+from genrec.recommender import Recommender
+from genrec.requests import Request
 from tests.training.bench import RememberingProgress
 from tests.training.runs import Run
 from training.corpus import sample

@@ -16,7 +16,8 @@ from genrec.bundle import Manifest, load_bundle
 from genrec.errors import BundleError, DataError, InputError
 from genrec.history import HistoryEncoder
 from genrec.models import Architecture
-from genrec.recommender import Recommender, Request
+from genrec.recommender import Recommender
+from genrec.requests import Request
 from tests.fakes import tiny_model, tiny_tokenizer
 from tests.training.bench import RememberingProgress, write_csv
 from tests.training.test_commands import call

@@ -6,7 +6,8 @@ import pytest
 
 from genrec.bundle import load_bundle
 from genrec.errors import BundleError
-from genrec.recommender import Recommender, Request
+from genrec.recommender import Recommender
+from genrec.requests import Request
 from tests.fakes import reseal
 from tests.training.runs import Run
 from training.recipe import load_recipe

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from genrec.errors import TrainingError
-from genrec.recommender import Recommender, Request
+from genrec.recommender import Recommender
+from genrec.requests import Request
 from tests.training.runs import Run
 from training import lora, merge
 from training.pipeline import read_record

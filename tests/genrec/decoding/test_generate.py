@@ -20,7 +20,8 @@ from genrec.bundle import load_bundle
 from genrec.decoding.engine import Beam, Query
 from genrec.decoding.generate import GenerateEngine
 from genrec.errors import EngineError
-from genrec.recommender import Recommender, Request
+from genrec.recommender import Recommender
+from genrec.requests import Request
 from genrec.trie import ItemTrie
 from tests import oracle
 from tests.fakes import TinyShape, reseal, tiny_bundle
