@@ -77,6 +77,7 @@ class TrieMask(LogitsProcessor):
         self._trie, self._start, self._vocabulary = trie, start, vocabulary
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """See `LogitsProcessor`."""
         nodes = torch.zeros(len(input_ids), dtype=torch.int64, device=input_ids.device)
         for level, tokens in enumerate(input_ids[:, self._start :].T):
             children, exists = self._children(level, nodes)
@@ -125,12 +126,13 @@ def generate(cell: Cell, vectorised: bool) -> Callable[[], Any]:
             )
         }
 
-    def call() -> Any:
+    def call() -> torch.Tensor:
         with torch.inference_mode():
             out = cell.model.generate(
                 input_ids=padded.ids, attention_mask=padded.mask, generation_config=config, **constraint
             )
-        return out.sequences[:, start:].cpu()
+        found: torch.Tensor = out.sequences[:, start:].cpu()
+        return found
 
     return call
 
@@ -169,7 +171,7 @@ class Split:
         return {f"{part}_ms": seconds * 1e3 for part, seconds in split.items()}
 
     def _timed(self, function: Callable[..., Any], part: str) -> Callable[..., Any]:
-        def timed(*arguments: Any) -> Any:
+        def timed(*arguments: Any) -> Any:  # noqa: ANN401  whatever it wraps takes and gives
             _synchronize()
             start = time.perf_counter()
             result = function(*arguments)
@@ -210,13 +212,15 @@ def measure(cell: Cell, engine: BeamEngine, peak: Peak, budget: float) -> dict[s
     }
 
 
-def race(calls: dict[str, Callable[[], Any]], seconds: float = 3.0) -> tuple[dict[str, float], dict[str, Any]]:
+def race(
+    calls: dict[str, Callable[[], Any]], seconds: float = 3.0, most_rounds: int = 15
+) -> tuple[dict[str, float], dict[str, Any]]:
     """The best time of each call, all taken in turns for some seconds; and their results."""
     results = {name: call() for name, call in calls.items()}
     best = dict.fromkeys(calls, float("inf"))
     begin = time.perf_counter()
     rounds = 0
-    while rounds < 2 or (time.perf_counter() - begin < seconds and rounds < 15):
+    while rounds < 2 or (time.perf_counter() - begin < seconds and rounds < most_rounds):
         for name, call in calls.items():
             _synchronize()
             start = time.perf_counter()

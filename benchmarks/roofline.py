@@ -1,7 +1,7 @@
 """How fast a cell could be at all: the work it must do, over what this machine does at its best.
 
-The cost model is that of a decoder which reads each prompt once, keeps one copy of it for all beams, and normalises over
-the full vocabulary. A phase takes at least the larger of its arithmetic at the peak rate and its bytes at the peak
+The cost model is that of a decoder which reads each prompt once, keeps one copy of it for all beams, and normalises
+over the full vocabulary. A phase takes at least the larger of its arithmetic at the peak rate and its bytes at the peak
 bandwidth.
 
 Notation: R requests, B beams, T prompt tokens, L levels, V vocabulary, I hidden size, H·D attention width.
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from benchmarks.model_sizes import NUM_LEVELS
 from genrec.decoding.linear import linear
@@ -111,6 +111,6 @@ def _matrices(module: torch.nn.Module) -> int:
     return sum(layer.weight.numel() for layer in module.modules() if isinstance(layer, torch.nn.Linear))
 
 
-def _head_size(config: Any) -> int:
+def _head_size(config: PreTrainedConfig) -> int:
     size: int = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     return size

@@ -20,7 +20,7 @@ from service.metrics import Metrics
 from service.middleware import ObserveRequests
 from service.openapi import install_openapi
 from service.refusals import install_refusals
-from service.routes import items, operations, recommend
+from service.routes import items, operations, recommend, score
 from service.settings import Settings
 from service.state import ServiceState
 
@@ -78,7 +78,7 @@ def create_app(
     )
     app.state.service = state
     app.add_middleware(ObserveRequests, metrics=state.metrics)
-    for router in (recommend.router, items.router, operations.router):
+    for router in (recommend.router, score.router, items.router, operations.router):
         app.include_router(router)
     if settings.docs:
         app.include_router(operations.docs_router)
@@ -89,7 +89,13 @@ def create_app(
 
 def _inference(settings: Settings, load: Callable[..., Recommender], catalog: CatalogSwitch | None) -> InferenceThread:
     def load_as_it_was() -> Recommender:
-        recommender = load(settings.bundle, device=settings.device, dtype=settings.dtype, engine=settings.engine)
+        recommender = load(
+            settings.bundle,
+            device=settings.device,
+            dtype=settings.dtype,
+            engine=settings.engine,
+            max_proof_beams=settings.max_proof_beams,
+        )
         return recommender if catalog is None else catalog.restore(recommender)
 
     return InferenceThread(

@@ -1,8 +1,8 @@
 """The one thread that owns the recommender, behind a bounded queue.
 
 PyTorch and the model are loaded, used and kept in this thread, never on the event loop: admission, deadlines and probes
-go on answering while the model computes. Knows no HTTP. `submit` is the seam: what turns waiting requests into calls of
-the model is this file's own business.
+go on answering while the model computes. Knows no HTTP, and no kind of request: requests come with the call that
+answers them. `submit` is the seam: what turns waiting requests into such calls is this file's own business.
 """
 
 import asyncio
@@ -12,23 +12,27 @@ from concurrent.futures import Future, InvalidStateError
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from time import monotonic
-from typing import Literal
+from typing import Any, Generic, Literal, TypeVar
 
 import structlog
 
-from genrec.answers import Answer
 from genrec.errors import EngineError, GenrecError
 from genrec.recommender import Recommender
-from genrec.requests import Request
 from service.errors import DeadlineExceeded, NotReady, Overloaded
 
 log = structlog.stdlib.get_logger(__name__)
 
 State = Literal["loading", "ready", "stalled", "failed", "stopping"]
 
+Asked = TypeVar("Asked")
+Answered = TypeVar("Answered")
+
+Ask = Callable[[Recommender, Sequence[Asked]], Sequence[Answered | GenrecError]]
+"""Has a recommender answer some requests: an answer for each in order, or the error that it alone ended in."""
+
 
 @dataclass(frozen=True, slots=True)
-class Served:
+class Served(Generic[Answered]):
     """What became of one request.
 
     Attributes:
@@ -36,16 +40,20 @@ class Served:
         queue_ms: from admission until the model took it.
     """
 
-    outcome: Answer | GenrecError
+    outcome: Answered | GenrecError
     queue_ms: float
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Job:
-    requests: tuple[Request, ...]
+class _Job(Generic[Asked, Answered]):
+    ask: Ask[Asked, Answered]
+    requests: tuple[Asked, ...]
     deadline: float
     admitted: float = field(default_factory=monotonic)
-    served: Future[list[Served]] = field(default_factory=Future)
+    served: Future[list[Served[Answered]]] = field(default_factory=Future)
+
+
+_AnyJob = _Job[Any, Any]
 
 
 class InferenceThread:
@@ -82,8 +90,8 @@ class InferenceThread:
         self._recommender: Recommender | None = None
         self._one_change = threading.Lock()
         self._change = threading.Condition()
-        self._waiting: dict[_Job, None] = {}  # by admission; a dict, so that one who leaves need not be looked for
-        self._running: _Job | None = None
+        self._waiting: dict[_AnyJob, None] = {}  # by admission; a dict, so that one who leaves need not be looked for
+        self._running: _AnyJob | None = None
         self._admitted = 0
         self._silent_since: float | None = None  # when the model began what it does now
         self._failure: GenrecError | None = None
@@ -166,12 +174,15 @@ class InferenceThread:
             self.fail(EngineError(f"inference has not returned for {self._hang_timeout_s:g} s; the engine hangs."))
         return self._failure
 
-    async def submit(self, requests: Sequence[Request], deadline: float) -> list[Served]:
+    async def submit(
+        self, ask: Ask[Asked, Answered], requests: Sequence[Asked], deadline: float
+    ) -> list[Served[Answered]]:
         """Have requests answered, all admitted together or none.
 
         If the caller is cancelled while they wait, they leave the queue uncomputed.
 
         Args:
+            ask: how they are answered; called in the thread.
             requests: at least one; each costs one place.
             deadline: on the clock of `time.monotonic`, seconds.
 
@@ -183,7 +194,7 @@ class InferenceThread:
             NotReady: there is no engine to ask, or it failed meanwhile.
             DeadlineExceeded: the deadline came first. Requests that were still waiting are never computed.
         """
-        job = self._admit(_Job(tuple(requests), deadline))
+        job = self._admit(_Job(ask, tuple(requests), deadline))
         try:
             async with asyncio.timeout(deadline - monotonic()):
                 return await asyncio.wrap_future(job.served)
@@ -199,7 +210,7 @@ class InferenceThread:
             self.loaded.set_exception(error)
         self._give_up("The engine failed before it could answer.")
 
-    def _admit(self, job: _Job) -> _Job:
+    def _admit(self, job: _Job[Asked, Answered]) -> _Job[Asked, Answered]:
         with self._change:
             if self._failure is not None or self._stopping or not self.loaded.done():
                 raise NotReady(f"The service is not ready: {self.state}.")
@@ -212,7 +223,7 @@ class InferenceThread:
         job.served.add_done_callback(lambda _: self._release(job))
         return job
 
-    def _release(self, job: _Job) -> None:
+    def _release(self, job: _AnyJob) -> None:
         with self._change:
             self._waiting.pop(job, None)
             self._admitted -= len(job.requests)
@@ -235,7 +246,7 @@ class InferenceThread:
             log.exception("the inference thread died")
             self.fail(EngineError(f"the inference thread died of {type(error).__name__}."))
 
-    def _next(self) -> _Job | None:
+    def _next(self) -> _AnyJob | None:
         while True:
             with self._change:
                 self._running = None
@@ -247,24 +258,27 @@ class InferenceThread:
             if job.served.set_running_or_notify_cancel():
                 return job
 
-    def _serve(self, recommender: Recommender, job: _Job) -> list[Served] | GenrecError:
-        served: list[Served] = []
+    def _serve(self, recommender: Recommender, job: _Job[Asked, Answered]) -> list[Served[Answered]] | GenrecError:
+        served: list[Served[Answered]] = []
         try:
             for start in range(0, len(job.requests), self._max_inference_requests):
                 self._silent_since = now = monotonic()
                 if now >= job.deadline:
                     return DeadlineExceeded("The deadline passed before the model was asked.")
-                outcomes = _recommend(recommender, job.requests[start : start + self._max_inference_requests])
+                part = job.requests[start : start + self._max_inference_requests]
+                outcomes = _outcomes(job.ask, recommender, part)
                 served += [Served(outcome, (now - job.admitted) * 1e3) for outcome in outcomes]
         finally:
             self._silent_since = None
         return served
 
 
-def _recommend(recommender: Recommender, requests: Sequence[Request]) -> Sequence[Answer | GenrecError]:
+def _outcomes(
+    ask: Ask[Asked, Answered], recommender: Recommender, requests: Sequence[Asked]
+) -> Sequence[Answered | GenrecError]:
     # A request that breaks the model fails alone: its neighbours are asked again without it.
     try:
-        return recommender.attempt(requests)
+        return ask(recommender, requests)
     except GenrecError as error:
         failure = error
     except Exception as error:  # whatever the libraries below raise is one request's failure, not ours
@@ -272,10 +286,10 @@ def _recommend(recommender: Recommender, requests: Sequence[Request]) -> Sequenc
         failure = EngineError(f"inference failed with {type(error).__name__}.")
     if len(requests) == 1:
         return [failure]
-    return [outcome for request in requests for outcome in _recommend(recommender, [request])]
+    return [outcome for request in requests for outcome in _outcomes(ask, recommender, [request])]
 
 
-def _settle(job: _Job, outcome: list[Served] | GenrecError) -> None:
+def _settle(job: _Job[Asked, Answered], outcome: list[Served[Answered]] | GenrecError) -> None:
     # Whoever comes first settles a job: the thread with an answer, the watchdog with an error, the caller by leaving.
     with suppress(InvalidStateError):
         if isinstance(outcome, GenrecError):

@@ -16,6 +16,7 @@ from genrec.availability import Availability
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _ITEMS = (0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
+_CANDIDATES = (1, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000)
 
 
 class Metrics:
@@ -33,12 +34,15 @@ class Metrics:
             "genrec_stage_seconds", "Time by stage of an answer.", ["stage"], buckets=_SECONDS, registry=registry
         )
         self.rejected = Counter(
-            "genrec_rejected", "Requests to recommend that got no answer.", ["reason"], registry=registry
+            "genrec_rejected", "Requests to recommend or score that got no answer.", ["reason"], registry=registry
         )
         self.history_items = Histogram(
             "genrec_history_items", "Items of a history as sent.", buckets=_ITEMS, registry=registry
         )
         self.unknown_items = Counter("genrec_unknown_items", "History items not in the catalog.", registry=registry)
+        self.candidates = Histogram(
+            "genrec_candidates", "Candidates of a request to score.", buckets=_CANDIDATES, registry=registry
+        )
         self.fallback = Counter(
             "genrec_fallback", "Answers that did not come from the model.", ["reason"], registry=registry
         )

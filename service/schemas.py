@@ -51,6 +51,24 @@ HistoryEntry = Annotated[
 ]
 
 
+History = Annotated[
+    list[HistoryEntry],
+    Field(
+        max_length=MAX_LIST_ITEMS,
+        fail_fast=True,
+        description="Item ids, oldest first. Unknown ones are dropped and listed, then the newest are kept.",
+    ),
+]
+RequestId = Annotated[
+    Annotated[str, Field(pattern=REQUEST_ID_PATTERN)] | None,
+    Field(description="Comes back in the answer. Null: X-Request-ID, or a fresh one."),
+]
+TimeoutMs = Annotated[
+    Annotated[int, Field(ge=1, le=600_000)] | None,
+    Field(description="After this long the answer is 504. Null: the service's default."),
+]
+
+
 class RequestFilter(_Sent):
     """Which items may be answered. Both parts have to allow an item; null allows all.
 
@@ -89,9 +107,7 @@ class RecommendRequest(_Sent):
         }
     )
 
-    history: Annotated[list[HistoryEntry], Field(max_length=MAX_LIST_ITEMS, fail_fast=True)] = Field(
-        description="Item ids, oldest first. Unknown ones are dropped and listed, then the newest are kept."
-    )
+    history: History
     k: int = Field(default=10, ge=1, le=10_000, description="How many items; the bundle's max_k is in /info.")
     exclude_history: bool | None = Field(
         default=None, description="Never answer an item of the history as sent. Null: as the bundle says."
@@ -109,12 +125,32 @@ class RecommendRequest(_Sent):
     fallback: Literal["popular", "none"] = Field(
         default="popular", description="What an empty or wholly unknown history is answered with."
     )
-    request_id: Annotated[str, Field(pattern=REQUEST_ID_PATTERN)] | None = Field(
-        default=None, description="Comes back in the answer. Null: X-Request-ID, or a fresh one."
+    prove_exact: bool = Field(
+        default=False,
+        description="Widen the beam and search again until the answer is proven to be the best items, or the service's "
+        "max_proof_beams are spent; `exact` says which. Costs several searches.",
     )
-    timeout_ms: int | None = Field(
-        default=None, ge=1, le=600_000, description="After this long the answer is 504. Null: the service's default."
+    request_id: RequestId = None
+    timeout_ms: TimeoutMs = None
+
+
+class ScoreRequest(_Sent):
+    """A history, and the items whose scores are wanted for it."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"history": ["50", "181"], "candidates": ["172", "1"]}]})
+
+    history: History
+    candidates: Annotated[list[ItemId], Field(max_length=MAX_LIST_ITEMS, fail_fast=True)] = Field(
+        description="Item ids; unknown ones are listed. How many is in /info."
     )
+    exclude_history: bool = Field(
+        default=False, description="Compute probabilities as if no item of the history could be answered."
+    )
+    filter: RequestFilter | None = Field(
+        default=None, description="Compute probabilities as if only these items could be answered. Null: all of them."
+    )
+    request_id: RequestId = None
+    timeout_ms: TimeoutMs = None
 
 
 class BatchRequest(_Sent):
@@ -181,6 +217,30 @@ class RecommendAnswer(_Answered):
     timing_ms: TimingMs
 
 
+class ScoredCandidate(_Answered):
+    """A candidate. `score` and `probability` are null where no item of the history is known."""
+
+    item_id: str
+    score: float | None = Field(description="What a search that finds the item gives it.")
+    probability: float | None = Field(
+        description="Under the model, constrained to the items that may be answered; 0 for any other."
+    )
+
+
+class ScoreAnswer(_Answered):
+    """The known candidates in the order sent."""
+
+    request_id: str
+    bundle: BundleName
+    items: list[ScoredCandidate]
+    unknown_candidates: list[str]
+    catalog_version: int
+    history_used: int
+    unknown_items: list[str]
+    truncated: bool
+    timing_ms: TimingMs
+
+
 class BatchAnswer(_Answered):
     """An answer or a problem for each request, in their order. A problem's pointer is within its own request."""
 
@@ -227,6 +287,8 @@ class Limits(_Answered):
     max_k: int
     max_history_items: int = Field(description="More is refused.")
     history_items_used: int = Field(description="The newest that many known items are read.")
+    max_candidates: int = Field(description="Of a request to score; more are refused.")
+    max_proof_beams: int = Field(description="How wide a search may become to prove its answer; 0: none is proven.")
     max_batch_requests: int
     max_queue_requests: int
     max_body_bytes: int

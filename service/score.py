@@ -39,6 +39,9 @@ def score(
     exclude_history: Annotated[
         bool | None, typer.Option("--exclude-history/--no-exclude-history", help="[as the bundle says]")
     ] = None,
+    prove_exact: Annotated[
+        bool, typer.Option("--prove-exact", help="Search until an answer is proven, where the row does not say.")
+    ] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16, float16.")] = "auto",
     engine: Annotated[str, typer.Option(help="auto or an engine's name.")] = "auto",
@@ -51,7 +54,7 @@ def score(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the output of another job.")] = False,
 ) -> None:
     """Score a file of histories. Started again after a kill it goes on where it was."""
-    asked = {"k": k, "num_beams": num_beams, "exclude_history": exclude_history}
+    asked = {"k": k, "num_beams": num_beams, "exclude_history": exclude_history, "prove_exact": prove_exact}
     with _until_sigterm(), held(output):
         rows = ScoreInput(source, shard_rows)
         stamp = _stamp(source)

@@ -26,6 +26,7 @@ MAX_LINE_BYTES = 1 << 24
 _PARQUET_ROWS = 1000  # decoded at a time
 
 _A_LIST = 'a list is written ["50", "181"]'
+_TRUE_OR_FALSE = ("exclude_history", "prove_exact")
 _WRITTEN = {"filter": 'a filter is written {"where": {"year": {"gte": 1990}}}'}
 
 Fields = dict[str, Any]
@@ -155,7 +156,7 @@ def _cell(name: str, cell: str) -> object:
         return cell
     try:
         # Tables write true and false in any case.
-        return json.loads(cell.lower() if name == "exclude_history" else cell)
+        return json.loads(cell.lower() if name in _TRUE_OR_FALSE else cell)
     except (ValueError, RecursionError) as error:
         raise RequestError(f"The cell is not JSON; {_WRITTEN.get(name, _A_LIST)}.", f"/{name}") from error
 

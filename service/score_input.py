@@ -21,7 +21,7 @@ from service.translation import to_request
 from service.validation import refusal
 
 REQUIRED = ("user_id", "history")
-COLUMNS = (*REQUIRED, "k", "exclude", "exclude_history", "num_beams", "filter")
+COLUMNS = (*REQUIRED, "k", "exclude", "exclude_history", "num_beams", "filter", "prove_exact")
 
 _USER_ID = TypeAdapter(Annotated[str, Field(strict=True, min_length=1, max_length=512)])
 

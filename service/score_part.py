@@ -19,6 +19,7 @@ SCHEMA = pa.schema(
             "items",
             pa.list_(pa.struct([("item_id", pa.string()), ("score", pa.float64()), ("probability", pa.float64())])),
         ),
+        ("exact", pa.bool_()),
         ("unknown_items", pa.list_(pa.string())),
         ("error", pa.string()),
     ]
@@ -27,10 +28,11 @@ SCHEMA = pa.schema(
 
 @dataclass(frozen=True, slots=True)
 class ScoredRow:
-    """One row of the output: an answer, or an error with neither items nor unknown items."""
+    """One row of the output: an answer, or an error and nothing else."""
 
     user_id: str | None
     items: list[dict[str, Any]] | None
+    exact: bool | None
     unknown_items: list[str] | None
     error: str | None
 
@@ -40,12 +42,12 @@ class ScoredRow:
         items = [
             {"item_id": item.item_id, "score": item.score, "probability": item.probability} for item in answer.items
         ]
-        return cls(user_id, items, list(answer.unknown_items), None)
+        return cls(user_id, items, answer.exact, list(answer.unknown_items), None)
 
     @classmethod
     def failed(cls, user_id: str | None, error: str) -> Self:
         """A row that could not be answered."""
-        return cls(user_id, None, None, error)
+        return cls(user_id, None, None, None, error)
 
     @property
     def fields(self) -> dict[str, Any]:

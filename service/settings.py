@@ -51,6 +51,12 @@ class Settings(BaseSettings):
     max_batch_requests: int = Field(default=64, ge=1, description="In one call of /v1/recommend/batch.")
     max_inference_requests: int = Field(default=8, ge=1, description="Given to the model at once; bounds its memory.")
     max_history_items: int = Field(default=1_000, ge=1, le=MAX_LIST_ITEMS, description="Longer histories are told 422.")
+    max_candidates: int = Field(
+        default=MAX_LIST_ITEMS, ge=1, le=MAX_LIST_ITEMS, description="In one call of /v1/score; more are told 422."
+    )
+    max_proof_beams: int = Field(
+        default=1_024, ge=0, description="How wide a search may become to prove its answer; 0 refuses to prove."
+    )
     max_body_bytes: int = Field(default=256 * 1024, ge=1_024)
     max_json_depth: int = Field(default=32, ge=4, le=200)
     default_timeout_ms: int = Field(default=10_000, ge=1, le=600_000, description="For requests that name none.")

@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from genrec.errors import RequestError
-from service.schemas import BatchRequest, HistoryItem, RecommendRequest, RequestFilter
+from service.schemas import BatchRequest, HistoryItem, RecommendRequest, RequestFilter, ScoreRequest
 
-_MODELS = (RecommendRequest, BatchRequest, HistoryItem, RequestFilter)
+_MODELS = (RecommendRequest, BatchRequest, ScoreRequest, HistoryItem, RequestFilter)
 KNOWN_FIELDS = sorted({name for model in _MODELS for name in model.model_fields})
 
 

@@ -18,6 +18,7 @@ from torch import Tensor
 from genrec.decoding.decoder import Decoder, Progress
 from genrec.decoding.device_trie import DeviceTrie
 from genrec.decoding.engine import Beam, Query, Scores
+from genrec.decoding.graphs import Graphs
 from genrec.decoding.limits import Limits, LimitTables
 from genrec.decoding.padding import Padded, pad_prompts
 from genrec.decoding.selection import Frontier, children_of, follow, select
@@ -42,6 +43,7 @@ class BeamEngine:
         tables: what requests are limited to.
         device: where the model is.
         length_penalty: a score is divided by ``L ** length_penalty``.
+        graphs: recorded decodes, where the device has them.
     """
 
     decoder: Decoder[Any]
@@ -49,6 +51,7 @@ class BeamEngine:
     tables: LimitTables
     device: torch.device
     length_penalty: float
+    graphs: Graphs | None = None
 
     @property
     def name(self) -> str:
@@ -63,7 +66,10 @@ class BeamEngine:
             group = [queries[place] for place in places]
             prompts = pad_prompts([query.prompt for query in group], left=False, device=self.device)
             limits = self.tables.limits([query.allowed for query in group])
-            frontier = self._decode(prompts, limits, num_beams)
+            if self.graphs is None:
+                frontier = self._decode(prompts, limits, num_beams)
+            else:
+                frontier = self.graphs.run(self._decode, prompts, limits, num_beams)
             for place, query, outcome in zip(places, group, self._collect(frontier), strict=True):
                 outcomes[place] = _complete(outcome, query, num_beams)
         return outcomes

@@ -9,6 +9,7 @@ from genrec.decoding.decoders import decoder_of
 from genrec.decoding.device_trie import DeviceTrie
 from genrec.decoding.engine import Engine
 from genrec.decoding.generate import GenerateEngine
+from genrec.decoding.graphs import graphs_for
 from genrec.decoding.limits import LimitTables
 from genrec.errors import InputError
 from genrec.trie import ItemTrie
@@ -55,7 +56,7 @@ def make_engine(
         decoder = decoder_of(model, decoder_prefix_ids, on_device.tokens, longest)
         if decoder is not None:
             tables = LimitTables(trie, model.device)
-            return BeamEngine(decoder, on_device, tables, model.device, length_penalty)
+            return BeamEngine(decoder, on_device, tables, model.device, length_penalty, graphs_for(model.device))
         if name == "beam":
             raise InputError(
                 f"engine 'beam' cannot read a model of type {model.config.model_type!r} with these prompts; "

@@ -86,11 +86,11 @@ class GenerateEngine:
             found = log_probs.double().cpu().numpy()
             levels = np.arange(self.trie.num_levels)
             sums[part] = [float(one[levels, path].sum()) for one, path in zip(found, paths[part], strict=True)]
+            if not np.isfinite(sums[part]).all():
+                raise EngineError("the model gave log-probabilities that are not finite; its answer cannot be trusted.")
             renormalised[part] = [
                 _constrained(self.trie, query.allowed, one, path) for one, path in zip(found, paths[part], strict=True)
             ]
-        if not np.isfinite(sums).all() or np.isnan(renormalised).any():
-            raise EngineError("the model gave log-probabilities that are not finite; its answer cannot be trusted.")
         return Scores(sums / self._divisor, renormalised)
 
     @property

@@ -18,7 +18,7 @@ from torch import Tensor
 from genrec.allowed import AllowedItems, ItemMask
 from genrec.trie import ItemTrie
 
-_NOWHERE = np.iinfo(np.int64).max
+NOWHERE = np.iinfo(np.int64).max
 """Pads the lists of dead nodes; no node has this number."""
 
 _TABLE_BYTES = 256 << 20
@@ -83,7 +83,8 @@ class LimitTables:
 
     def nodes_above(self, rows: npt.NDArray[np.int64]) -> list[npt.NDArray[np.int64]]:
         """For each level from the root to the leaves, the node that owns each row."""
-        return [np.searchsorted(first_leaf, rows, side="right") - 1 for first_leaf in self._trie.first_leaf]
+        narrow = rows.astype(np.int32)
+        return [np.searchsorted(first_leaf, narrow, side="right") - 1 for first_leaf in self._trie.first_leaf]
 
     def _slot(self, mask: ItemMask) -> int:
         slot = self._slots.pop(mask, None)
@@ -113,7 +114,7 @@ class LimitTables:
         longest = max(map(len, lists))
         if longest == 0:
             return None
-        padded = np.full((len(lists), longest), _NOWHERE)
+        padded = np.full((len(lists), longest), NOWHERE)
         for row, nodes in enumerate(lists):
             padded[row, : len(nodes)] = nodes
         return torch.from_numpy(padded).to(self._device)
@@ -123,9 +124,9 @@ def _dead_nodes(trie: ItemTrie, allowed: AllowedItems) -> list[npt.NDArray[np.in
     """For each level below the root, the nodes that have allowed items in the mask and lose them all by exclusion."""
     nothing = np.empty(0, dtype=np.int64)
     dead = [nothing] * trie.num_levels
-    gone = allowed.excluded
-    if not len(gone):
+    if not len(allowed.excluded):
         return dead
+    gone = allowed.excluded.astype(np.int32)  # as `first_leaf`: searchsorted would convert all of it to the wider type
     for level in range(trie.num_levels, 0, -1):
         first_leaf = trie.first_leaf[level]
         nodes, lost = np.unique(np.searchsorted(first_leaf, gone, side="right") - 1, return_counts=True)

@@ -14,6 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from genrec.decoding.packing import packs
+from genrec.decoding.rms_norm import RmsNorm
+
 Activation = Literal["relu", "gelu", "gelu_tanh", "silu"]
 
 _ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
@@ -50,17 +53,16 @@ class Linear(Protocol):
         ...
 
 
-def linear(*modules: nn.Linear) -> Linear:
-    """The modules, which read the same input, as one product whose outputs stand side by side."""
-    weight = modules[0].weight
-    if weight.device.type == "cpu" and weight.dtype == torch.float32 and packs():
-        return PackedLinear(modules)
+def linear(*modules: nn.Linear, after: RmsNorm | None = None) -> Linear:
+    """The modules, which read the same input, as one product whose outputs stand side by side.
+
+    Args:
+        modules: at least one.
+        after: the norm that their input comes from, if any; a packed product does what it leaves over.
+    """
+    if packs(modules[0].weight):
+        return PackedLinear(modules, None if after is None else after.left_over)
     return DenseLinear(modules)
-
-
-def packs() -> bool:
-    """Whether this build of PyTorch has oneDNN's packed products."""
-    return bool(torch._C._has_mkldnn) and hasattr(torch.ops.mkldnn, "_reorder_linear_weight")
 
 
 class DenseLinear:
@@ -94,20 +96,25 @@ class DenseLinear:
 class PackedLinear:
     """The product by oneDNN with weights in its own layout, a copy of the modules'."""
 
-    def __init__(self, modules: Sequence[nn.Linear]) -> None:
-        """Pack the weights. The layout serves any number of rows."""
+    def __init__(self, modules: Sequence[nn.Linear], factor: Tensor | None = None) -> None:
+        """Pack the weights. The layout serves any number of rows.
+
+        Args:
+            modules: at least one.
+            factor: ``(I,)``, multiplied into the inputs.
+        """
         weight, self._bias = _stacked(modules)
-        self._packed = torch.ops.mkldnn._reorder_linear_weight(weight, None)
+        self._packed = torch.ops.mkldnn._reorder_linear_weight(weight if factor is None else weight * factor, None)
 
     def __call__(self, x: Tensor) -> Tensor:
         """See `Linear`."""
-        out: Tensor = torch.ops.mkldnn._linear_pointwise(x, self._packed, self._bias, "none", [], "")
+        out: Tensor = torch.ops.mkldnn._linear_pointwise.default(x, self._packed, self._bias, "none", [], "")
         return out
 
     def activated(self, x: Tensor, activation: Activation) -> Tensor:
         """See `Linear`."""
         name, algorithm = _ONEDNN_NAMES[activation]
-        out: Tensor = torch.ops.mkldnn._linear_pointwise(x, self._packed, self._bias, name, [], algorithm)
+        out: Tensor = torch.ops.mkldnn._linear_pointwise.default(x, self._packed, self._bias, name, [], algorithm)
         return out
 
     def plus(self, x: Tensor, residual: Tensor) -> Tensor:

@@ -64,13 +64,13 @@ class _Layer:
     def __init__(self, layer: Any, activation: Activation) -> None:
         attention, mlp = layer.self_attn, layer.mlp
         self.norm = RmsNorm(layer.input_layernorm)
-        self.qkv = linear(attention.q_proj, attention.k_proj, attention.v_proj)
-        self.head_norms = (
-            [RmsNorm(attention.q_norm), RmsNorm(attention.k_norm)] if hasattr(attention, "q_norm") else None
-        )
+        self.qkv = linear(attention.q_proj, attention.k_proj, attention.v_proj, after=self.norm)
+        norms = [getattr(attention, name, None) for name in ("q_norm", "k_norm")]  # Qwen3 has them
+        self.head_norms = [RmsNorm(norm) for norm in norms if norm is not None]
         self.out = linear(attention.o_proj)
         self._mlp_norm = RmsNorm(layer.post_attention_layernorm)
-        self._gate, self._up, self._down = linear(mlp.gate_proj), linear(mlp.up_proj), linear(mlp.down_proj)
+        self._gate, self._up = (linear(part, after=self._mlp_norm) for part in (mlp.gate_proj, mlp.up_proj))
+        self._down = linear(mlp.down_proj)
         self._activation = activation
 
     def feed_forward(self, x: Tensor) -> Tensor:
@@ -97,16 +97,17 @@ class LlamaDecoder:
         attention = body.layers[0].self_attn
         self._heads, self._kv_heads = config.num_attention_heads, config.num_key_value_heads
         self._head_size, self._scale = attention.head_dim, attention.scaling
-        self._embed, self._rotary = body.embed_tokens, body.rotary_emb
+        self._embed: Tensor = body.embed_tokens.weight.detach()
+        self._rotary = body.rotary_emb
         self._layers = [_Layer(layer, _ACTIVATIONS[config.hidden_act]) for layer in body.layers]
         self._norm = RmsNorm(body.norm)
         output: Any = model.get_output_embeddings()
-        self.head = Head(linear(output), output.out_features, levels)
+        self.head = Head(linear(output, after=self._norm), output.out_features, levels)
 
     def prefill(self, prompts: Padded, num_slots: int) -> tuple[LlamaProgress, Tensor]:
         """See `Decoder`."""
         rows, length = prompts.ids.shape
-        hidden = self._embed(prompts.ids).flatten(0, 1)
+        hidden = F.embedding(prompts.ids.flatten(), self._embed)
         padding = hidden.new_zeros(rows, length)
         if prompts.ragged:
             padding.masked_fill_(prompts.mask == 0, -torch.inf)
@@ -122,7 +123,7 @@ class LlamaDecoder:
     def step(self, progress: LlamaProgress, tokens: Tensor, parents: Tensor) -> Tensor:
         """See `Decoder`."""
         progress.cache.branch(parents)
-        hidden = self._embed(tokens).flatten(0, 1)
+        hidden = F.embedding(tokens.flatten(), self._embed)
         hidden = self._layers_over(progress.cache, hidden, progress.positions, progress.cache.mask[:, None])
         progress.positions = progress.positions + 1
         return self._norm(hidden)
@@ -139,8 +140,9 @@ class LlamaDecoder:
             heads = layer.qkv(layer.norm(hidden)).view(rows, width, -1, self._head_size)
             turned, both = heads[:, :, : self._heads + self._kv_heads], heads[:, :, self._heads :]
             if layer.head_norms:
-                for norm, part in zip(layer.head_norms, turned.split([self._heads, self._kv_heads], 2), strict=True):
-                    part.copy_(norm(part))
+                parts = torch.split(turned, [self._heads, self._kv_heads], dim=2)
+                for norm, part in zip(layer.head_norms, parts, strict=True):
+                    part.copy_(norm.whole(part))
             rolled = turned.roll(self._head_size // 2, dims=-1)
             turned.mul_(cosine).addcmul_(rolled, sine)
             cache.write(index, both.view(rows, width, 2, self._kv_heads, self._head_size))
@@ -157,4 +159,4 @@ class LlamaDecoder:
             queries, keys, values, attn_mask=mask, is_causal=mask is None, scale=self._scale,
             enable_gqa=self._heads != self._kv_heads,
         )  # fmt: skip
-        return seen.transpose(1, 2).flatten(2).flatten(0, 1)
+        return seen.transpose(1, 2).reshape(queries.shape[0] * queries.shape[2], -1)

@@ -5,7 +5,7 @@ Nothing here depends on the model, and nothing waits for the device.
 Shapes: R requests, W beams before, B beams kept, K most children of a node, C tokens of the level.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import NamedTuple
 
 import torch
@@ -53,6 +53,11 @@ class Frontier:
         bound = torch.full((num_requests,), -torch.inf, device=device)
         return cls(index, zeros, zeros, index, bound, torch.zeros(num_requests, dtype=torch.bool, device=device))
 
+    def first(self, num_requests: int) -> "Frontier":
+        """The first so many requests."""
+        parts = {part.name: getattr(self, part.name)[:num_requests] for part in fields(self)}
+        return Frontier(**parts)
+
     def trimmed(self) -> "Frontier":
         """Without the places that are dead in every request. Asks the device how many, so it waits for it."""
         width = max(int((self.sums > -torch.inf).sum(dim=1).max()), 1)
@@ -97,6 +102,9 @@ def select(frontier: Frontier, children: Children, num_beams: int) -> Frontier:
     keys = _ordered(flat).topk(min(num_beams + 1, flat.shape[1]), dim=1).values
     kept = _in_place_order(flat, _LOW_BITS - (keys[:, :num_beams] & _LOW_BITS))
     sums = flat.gather(1, kept)
+    # The model steps from dead beams too, and what it makes of them must be as finite as what it makes of living ones,
+    # whose attention multiplies it by 0: so they are copies of the first.
+    kept = torch.where(sums > -torch.inf, kept, kept[:, :1])
     bound = frontier.bound
     if keys.shape[1] > num_beams:
         bound = torch.maximum(bound, flat.gather(1, _LOW_BITS - (keys[:, num_beams:] & _LOW_BITS)).squeeze(1))

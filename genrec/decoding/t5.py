@@ -61,8 +61,8 @@ class _FeedForward:
         self._norm = RmsNorm(layer.layer_norm)
         self._activation = _ACTIVATIONS[config.dense_act_fn]
         self._gated = config.is_gated_act
-        self._inner = linear(dense.wi_0 if self._gated else dense.wi)
-        self._factor = linear(dense.wi_1) if self._gated else None
+        self._inner = linear(dense.wi_0 if self._gated else dense.wi, after=self._norm)
+        self._factor = linear(dense.wi_1, after=self._norm) if self._gated else None
         self._outer = linear(dense.wo)
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -77,14 +77,14 @@ class _SelfAttention:
     def __init__(self, layer: Any) -> None:
         attention = layer.SelfAttention
         self.norm = RmsNorm(layer.layer_norm)
-        self.qkv = linear(attention.q, attention.k, attention.v)
+        self.qkv = linear(attention.q, attention.k, attention.v, after=self.norm)
         self.out = linear(attention.o)
 
 
 class _CrossAttention:
     def __init__(self, layer: Any) -> None:
         self.norm = RmsNorm(layer.layer_norm)
-        self.q = linear(layer.EncDecAttention.q)
+        self.q = linear(layer.EncDecAttention.q, after=self.norm)
         self.out = linear(layer.EncDecAttention.o)
 
 
@@ -108,20 +108,22 @@ class T5Decoder:
         decoder: Any = model.decoder
         self._num_heads, self._head_size = config.num_heads, config.d_kv
         self._prefix = torch.tensor([list(decoder_prefix_ids)], device=model.device)
-        self._embed_prompt, self._embed = encoder.embed_tokens, decoder.embed_tokens
+        self._embed_prompt, self._embed = encoder.embed_tokens.weight.detach(), decoder.embed_tokens.weight.detach()
         self._encoder_bias = _PositionBias(encoder.block[0].layer[0].SelfAttention, bidirectional=True)
-        self._decoder_bias = _PositionBias(decoder.block[0].layer[0].SelfAttention, bidirectional=False)
+        self._decoder_bias = _PositionBias(
+            decoder.block[0].layer[0].SelfAttention, bidirectional=False, reach=len(decoder_prefix_ids) + len(levels)
+        )
         self._encoder = [(_SelfAttention(b.layer[0]), _FeedForward(b.layer[1], config)) for b in encoder.block]
         self._decoder = [
             (_SelfAttention(b.layer[0]), _CrossAttention(b.layer[1]), _FeedForward(b.layer[2], config))
             for b in decoder.block
         ]
-        cross = [b.layer[1].EncDecAttention for b in decoder.block]
-        self._cross_kv = linear(*(projection for layer in cross for projection in (layer.k, layer.v)))
         self._encoder_norm, self._norm = RmsNorm(encoder.final_layer_norm), RmsNorm(decoder.final_layer_norm)
+        cross = [b.layer[1].EncDecAttention for b in decoder.block]
+        self._cross_kv = linear(*(part for layer in cross for part in (layer.k, layer.v)), after=self._encoder_norm)
         output: Any = model.get_output_embeddings()
         scale = config.d_model**-0.5 if config.scale_decoder_outputs else 1.0
-        self.head = Head(linear(output), output.out_features, levels, scale)
+        self.head = Head(linear(output, after=self._norm), output.out_features, levels, scale)
 
     def prefill(self, prompts: Padded, num_slots: int) -> tuple[T5Progress, Tensor]:
         """See `Decoder`."""
@@ -150,7 +152,7 @@ class T5Decoder:
     def _encode(self, prompts: Padded) -> tuple[Tensor, Tensor | None]:
         """``(R * T, I)`` hidden states, and the mask of the padding."""
         rows, length = prompts.ids.shape
-        hidden = self._embed_prompt(prompts.ids).flatten(0, 1)
+        hidden = F.embedding(prompts.ids.flatten(), self._embed_prompt)
         mask, padding = self._encoder_bias.square(length), None
         if prompts.ragged:
             padding = hidden.new_zeros(rows, length).masked_fill_(prompts.mask == 0, -torch.inf)[:, None, None]
@@ -163,7 +165,7 @@ class T5Decoder:
 
     def _decode(self, progress: T5Progress, tokens: Tensor, mask: Tensor) -> Tensor:
         rows, width = tokens.shape
-        hidden = self._embed(tokens).flatten(0, 1)
+        hidden = F.embedding(tokens.flatten(), self._embed)
         for layer, (attention, cross, feed_forward) in enumerate(self._decoder):
             qkv = attention.qkv(attention.norm(hidden)).view(rows, width, 3, self._num_heads, self._head_size)
             progress.cache.write(layer, qkv[:, :, 1:])
@@ -179,13 +181,13 @@ class T5Decoder:
 def _attend(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
     """``(R * W, H * D)``. T5 does not scale the products."""
     seen = F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask, scale=1.0)
-    return seen.transpose(1, 2).flatten(2).flatten(0, 1)
+    return seen.transpose(1, 2).reshape(queries.shape[0] * queries.shape[2], -1)
 
 
 class _PositionBias:
     """T5's learned bias by distance, of the first layer for all of them. The table grows with the longest prompt."""
 
-    def __init__(self, attention: Any, *, bidirectional: bool) -> None:
+    def __init__(self, attention: Any, *, bidirectional: bool, reach: int = 1) -> None:
         self._weight: Tensor = attention.relative_attention_bias.weight.detach()
         self._bucket: Callable[[Tensor], Tensor] = partial(
             attention._relative_position_bucket,
@@ -194,10 +196,10 @@ class _PositionBias:
             max_distance=attention.relative_attention_max_distance,
         )
         self._reach = 0
-        self._grow(32)
+        self._grow(reach)
 
     def of(self, distances: Tensor) -> Tensor:
-        """``(H, n)`` for key position minus query position, ``(n,)``, within the longest square asked for or 32."""
+        """``(H, n)`` for key position minus query position, ``(n,)``, within reach or the longest square asked for."""
         return self._table[:, distances + self._reach]
 
     def square(self, length: int) -> Tensor:

@@ -55,6 +55,8 @@ async def info(state: StateOf) -> Info:
             max_k=manifest.generation.max_k,
             max_history_items=settings.max_history_items,
             history_items_used=manifest.prompt.max_history_items,
+            max_candidates=settings.max_candidates,
+            max_proof_beams=recommender.max_proof_beams,
             max_batch_requests=settings.max_batch_requests,
             max_queue_requests=settings.max_queue_requests,
             max_body_bytes=settings.max_body_bytes,

@@ -1,22 +1,20 @@
 """POST /recommend and its batch."""
 
-import asyncio
-from collections.abc import Coroutine
-from typing import Any
+from collections.abc import Sequence
 
 from fastapi import APIRouter, Request
 from pydantic import ValidationError
-from starlette.requests import ClientDisconnect
 
-from genrec import recommender as domain
+from genrec import requests as domain
 from genrec.answers import Answer
-from genrec.errors import GenrecError, RequestError
+from genrec.errors import EngineError, GenrecError, RequestError
 from genrec.recommender import Recommender
 from service.errors import problem_of
 from service.inference import Served
 from service.json_body import JsonRoute
 from service.metrics import Metrics
 from service.middleware import RequestRecord, record_of
+from service.routes.answering import account_for, time_taken, while_connected
 from service.schemas import BatchAnswer, BatchRequest, Problem, RecommendAnswer, RecommendRequest, TimingMs
 from service.state import ServiceState, StateOf
 from service.translation import to_answer, to_checked_request
@@ -34,10 +32,10 @@ async def recommend(sent: RecommendRequest, request: Request, state: StateOf) ->
     recommender = state.inference.recommender
     asked = to_checked_request(sent, recommender, state.settings)
     deadline = record.started + (sent.timeout_ms or state.settings.default_timeout_ms) / 1e3
-    [served] = await _while_connected(request, state.inference.submit([asked], deadline))
+    [served] = await while_connected(request, state.inference.submit(_attempt, [asked], deadline))
     if isinstance(served.outcome, GenrecError):
         raise served.outcome
-    timing = _timing(served.outcome, served.queue_ms, record)
+    timing = time_taken(served.outcome.timing, served.queue_ms, record)
     record.timing_ms |= {"queue": timing.queue, "encode": timing.encode, "decode": timing.decode}
     _account(state.metrics, asked, served.outcome, timing)
     record.facts |= {
@@ -59,11 +57,12 @@ async def recommend_batch(sent: BatchRequest, request: Request, state: StateOf) 
     read = [_read(raw, recommender, state) for raw in sent.requests]
     fit = [pair for pair in read if not isinstance(pair, GenrecError)]
     record.facts |= {"requests": len(read), "refused": len(read) - len(fit)}
-    served: list[Served] = []
+    served: list[Served[Answer]] = []
     if fit:
         timeouts = [one.timeout_ms or state.settings.default_timeout_ms for one, _ in fit]
         deadline = record.started + min(timeouts) / 1e3
-        served = await _while_connected(request, state.inference.submit([asked for _, asked in fit], deadline))
+        asked = [one for _, one in fit]
+        served = await while_connected(request, state.inference.submit(_attempt, asked, deadline))
     in_order = iter(served)
     return BatchAnswer(
         results=[
@@ -73,6 +72,10 @@ async def recommend_batch(sent: BatchRequest, request: Request, state: StateOf) 
             for place, one in enumerate(read)
         ]
     )
+
+
+def _attempt(recommender: Recommender, requests: Sequence[domain.Request]) -> Sequence[Answer | EngineError]:
+    return recommender.attempt(requests)
 
 
 def _read(
@@ -89,7 +92,7 @@ def _read(
 
 def _result(
     pair: tuple[RecommendRequest, domain.Request],
-    served: Served,
+    served: Served[Answer],
     own_id: str,
     record: RequestRecord,
     recommender: Recommender,
@@ -99,50 +102,14 @@ def _result(
     request_id = sent.request_id or own_id
     if isinstance(served.outcome, GenrecError):
         return problem_of(served.outcome, request_id)
-    timing = _timing(served.outcome, served.queue_ms, record)
+    timing = time_taken(served.outcome.timing, served.queue_ms, record)
     _account(metrics, asked, served.outcome, timing)
     return to_answer(served.outcome, sent, recommender, request_id, timing)
 
 
-def _timing(answer: Answer, queue_ms: float, record: RequestRecord) -> TimingMs:
-    return TimingMs(
-        queue=round(queue_ms, 3),
-        encode=round(answer.timing.encode_ms, 3),
-        decode=round(answer.timing.decode_ms, 3),
-        total=round(record.elapsed_ms, 3),
-    )
-
-
 def _account(metrics: Metrics, asked: domain.Request, answer: Answer, timing: TimingMs) -> None:
-    for stage in ("queue", "encode", "decode"):
-        metrics.stage_seconds.labels(stage).observe(getattr(timing, stage) / 1e3)
-    metrics.history_items.observe(len(asked.history))
-    metrics.unknown_items.inc(len(answer.unknown_items))
+    account_for(metrics, timing, asked.history, answer.unknown_items)
     if not answer.history_used:
         metrics.fallback.labels("unknown_history" if asked.history else "empty_history").inc()
     if len(answer.items) < asked.k:
         metrics.results_short.inc()
-
-
-async def _while_connected(request: Request, work: Coroutine[Any, Any, list[Served]]) -> list[Served]:
-    """Wait for `work`, and leave the queue when the client leaves: what nobody waits for is not computed.
-
-    Raises:
-        ClientDisconnect: the client has gone.
-    """
-    answer = asyncio.ensure_future(work)
-    gone = asyncio.ensure_future(_gone(request))
-    try:
-        await asyncio.wait((answer, gone), return_when=asyncio.FIRST_COMPLETED)
-        if not answer.done():
-            raise ClientDisconnect
-        return answer.result()
-    finally:
-        answer.cancel()
-        gone.cancel()
-
-
-async def _gone(request: Request) -> None:
-    # The body has been read: all that can still come is the end of the connection.
-    while (await request.receive())["type"] != "http.disconnect":
-        pass

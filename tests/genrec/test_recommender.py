@@ -237,16 +237,16 @@ def test_an_engine_that_fails_is_an_engine_error(recommender: Recommender) -> No
 
 
 def test_what_is_served_can_be_seen(causal: Recommender) -> None:
-    assert (causal.device, causal.dtype, causal.engine_name) == ("cpu", "float32", "generate")
+    assert (causal.device, causal.dtype, causal.engine_name) == ("cpu", "float32", "beam")
 
 
-@pytest.mark.parametrize("engine", ["auto", "generate"])
-def test_an_engine_is_chosen_by_name(causal_bundle_path: Path, engine: str) -> None:
-    assert Recommender.load(causal_bundle_path, engine=engine).engine_name == "generate"
+@pytest.mark.parametrize(("engine", "chosen"), [("auto", "beam"), ("beam", "beam"), ("generate", "generate")])
+def test_an_engine_is_chosen_by_name(causal_bundle_path: Path, engine: str, chosen: str) -> None:
+    assert Recommender.load(causal_bundle_path, engine=engine).engine_name == chosen
 
 
 def test_an_engine_that_is_not_there_is_the_callers_mistake(causal_bundle_path: Path) -> None:
-    with pytest.raises(InputError, match="engine 'greedy' is unknown; use auto or "):
+    with pytest.raises(InputError, match="engine 'greedy' is unknown; use auto, beam or generate"):
         Recommender.load(causal_bundle_path, engine="greedy")
 
 
@@ -286,3 +286,57 @@ def test_in_bfloat16_a_bundle_is_held_to_the_tolerance_it_was_sealed_with(wide: 
 def test_a_draft_can_be_tried_before_it_is_sealed(tmp_path: Path) -> None:
     recommender = Recommender.of(load_draft(write_tiny_draft(tmp_path, TinyShape())))
     assert len(ask(recommender, ["i1"], k=5).items) == 5
+
+
+def test_a_request_may_have_its_answer_proven_and_the_others_of_the_batch_stay_as_they_are(
+    recommender: Recommender,
+) -> None:
+    catalog = recommender.bundle.catalog
+    histories = [[catalog.item_id(row)] for row in range(10)]
+    plain = recommender.recommend([Request(history, k=3, num_beams=3) for history in histories])
+    assert any(answer.exact is False for answer in plain), "else nothing is shown"
+    mixed = recommender.recommend(
+        [Request(history, k=3, num_beams=3, prove_exact=place % 2 == 0) for place, history in enumerate(histories)]
+    )
+    for place, history in enumerate(histories):
+        if place % 2:
+            assert (mixed[place].items, mixed[place].exact) == (plain[place].items, plain[place].exact)
+            continue
+        expected = oracle.best(oracle.score_all(recommender.bundle, history), 3, set(history))
+        assert mixed[place].exact is True
+        assert ids(mixed[place]) == [item_id for item_id, _ in expected]
+        assert len(mixed[place].items) == 3
+
+
+def test_a_proof_ends_with_its_budget(recommender: Recommender) -> None:
+    watched = Watched(recommender)
+    bounded = replace(recommender, engine=watched, max_proof_beams=5)
+    requests = [Request([f"i{number}"], k=4, num_beams=4, prove_exact=True) for number in range(8)]
+    answers = bounded.recommend(requests)
+    assert {width for width, _ in watched.calls} == {4, 5}
+    assert False in {answer.exact for answer in answers}
+    assert [len(answer.items) for answer in answers] == [4] * 8
+
+
+def test_a_budget_narrower_than_the_beam_searches_once(recommender: Recommender) -> None:
+    watched = Watched(recommender)
+    ask(replace(recommender, engine=watched, max_proof_beams=1), ["i1"], k=2, num_beams=2, prove_exact=True)
+    assert [width for width, _ in watched.calls] == [2]
+
+
+def test_a_budget_of_nothing_refuses_proofs_and_nothing_else(recommender: Recommender) -> None:
+    without = replace(recommender, max_proof_beams=0)
+    with pytest.raises(RequestError, match="max_proof_beams is 0") as refused:
+        without.validate(Request(["i1"], prove_exact=True))
+    assert refused.value.pointer == "/prove_exact"
+    without.validate(Request(["i1"]))
+
+
+def test_the_budget_for_proofs_is_given_at_load(causal_bundle_path: Path) -> None:
+    assert Recommender.load(causal_bundle_path, golden=False).max_proof_beams == 1024
+    assert Recommender.load(causal_bundle_path, golden=False, max_proof_beams=7).max_proof_beams == 7
+
+
+def test_a_history_without_a_known_item_has_nothing_to_prove(recommender: Recommender) -> None:
+    answer = ask(recommender, ["x"], prove_exact=True)
+    assert (answer.exact, {item.source for item in answer.items}) == (None, {"popular"})

@@ -19,13 +19,13 @@ import pyarrow as pa
 from fastapi import FastAPI
 
 from genrec.allowed import ItemMask
-from genrec.answers import Answer, ScoredItem, Timing
+from genrec.answers import Answer, ScoreAnswer, ScoredCandidate, ScoredItem, Timing
 from genrec.availability import Availability
 from genrec.bundle import Generation, Manifest, PromptPieces
 from genrec.errors import EngineError
 from genrec.filters import FilterMasks
 from genrec.recommender import Recommender
-from genrec.requests import Request
+from genrec.requests import Request, ScoreRequest
 from genrec.semantic_id import Catalog
 from service.app import create_app
 from service.settings import Settings
@@ -92,7 +92,8 @@ class FakeRecommender:
 
     bundle: FakeBundle = field(default_factory=FakeBundle)
     availability: Availability = field(default_factory=lambda: Availability(0, ItemMask.everything(12)))
-    asked: list[list[Request]] = field(default_factory=list)
+    max_proof_beams: int = 1024
+    asked: list[list[Request | ScoreRequest]] = field(default_factory=list)
     threads: set[str] = field(default_factory=set)
     entered: threading.Event = field(default_factory=threading.Event)
     gate: threading.Event = field(default_factory=lambda: opened(threading.Event()))
@@ -102,6 +103,7 @@ class FakeRecommender:
     engine_name = "fake"
     max_num_beams = Recommender.max_num_beams
     validate = Recommender.validate
+    validate_score = Recommender.validate_score
     recommend = Recommender.recommend
 
     @property
@@ -110,21 +112,46 @@ class FakeRecommender:
         return sum(map(len, self.asked))
 
     def attempt(self, requests: Sequence[Request]) -> list[Answer | EngineError]:
+        self._compute(requests)
+        return [self._answer(request) for request in requests]
+
+    def score(self, request: ScoreRequest) -> ScoreAnswer:
+        """Candidates score by their popularity; those that the filter does not let through have no probability."""
+        self._compute([request])
+        _misbehave(request.history)
+        if UNANSWERABLE in request.history:
+            raise EngineError("the model gave a score that is not finite.")
+        catalog = self.bundle.catalog
+        known = [row for item_id in request.history if (row := catalog.row(item_id)) is not None]
+        allowed = FilterMasks(catalog, self.availability.mask).mask(request.filter).allowed.copy()
+        if request.exclude_history:
+            allowed[known] = False
+        rows = [(item_id, row) for item_id in request.candidates if (row := catalog.row(item_id)) is not None]
+        return ScoreAnswer(
+            items=tuple(
+                ScoredCandidate(item_id, -1 / (1 + int(catalog.popularity[row])), 0.5 if allowed[row] else 0.0)
+                if known
+                else ScoredCandidate(item_id, None, None)
+                for item_id, row in rows
+            ),
+            unknown_candidates=tuple(item_id for item_id in request.candidates if catalog.row(item_id) is None),
+            history_used=min(len(known), MAX_HISTORY_ITEMS),
+            unknown_items=tuple(item_id for item_id in request.history if catalog.row(item_id) is None),
+            truncated=len(known) > MAX_HISTORY_ITEMS,
+            catalog_version=self.availability.version,
+            timing=Timing(encode_ms=0.25, decode_ms=1.5),
+        )
+
+    def _compute(self, requests: Sequence[Request | ScoreRequest]) -> None:
         self.asked.append(list(requests))
         self.threads.add(threading.current_thread().name)
         self.entered.set()
         self.gate.wait()
-        return [self._answer(request) for request in requests]
 
     def _answer(self, request: Request) -> Answer | EngineError:
-        if BREAKS in request.history:
-            raise RuntimeError(f"CUDA error at 0xdeadbeef in /opt/lib for {request.history}")
+        _misbehave(request.history)
         if UNANSWERABLE in request.history:
             return EngineError("the model gave a score that is not finite.")
-        if HANGS in request.history:
-            threading.Event().wait()
-        if KILLS in request.history:
-            raise SystemExit(3)
         catalog = self.bundle.catalog
         known = [row for item_id in request.history if (row := catalog.row(item_id)) is not None]
         mask = FilterMasks(catalog, self.availability.mask).mask(request.filter)
@@ -151,6 +178,15 @@ class FakeRecommender:
         return ScoredItem(catalog.item_id(row), row, catalog.semantic_id(row), -0.5 - place, 0.5**place, "model")
 
 
+def _misbehave(history: Sequence[str]) -> None:
+    if BREAKS in history:
+        raise RuntimeError(f"CUDA error at 0xdeadbeef in /opt/lib for {history}")
+    if HANGS in history:
+        threading.Event().wait()
+    if KILLS in history:
+        raise SystemExit(3)
+
+
 def opened(gate: threading.Event) -> threading.Event:
     gate.set()
     return gate
@@ -175,6 +211,10 @@ class Running:
 
     async def recommend(self, *history: str, **fields: Any) -> httpx.Response:
         return await self.client.post("/recommend", json={"history": list(history), **fields})
+
+    async def score(self, history: Sequence[str], candidates: Sequence[str], **fields: Any) -> httpx.Response:
+        body = {"history": list(history), "candidates": list(candidates), **fields}
+        return await self.client.post("/v1/score", json=body)
 
     async def metric(self, sample: str) -> float:
         """The value of one sample, e.g. `genrec_rejected_total{reason="overloaded"}`; 0 if there is none."""

@@ -46,8 +46,9 @@ async def test_the_loader_is_given_the_settings():
         given.extend([str(path[0]), flags])
         return FakeRecommender()
 
-    async with serving(load=load, device="cuda:1", dtype="bfloat16", engine="generate"):
-        assert given == ["bundles/small", {"device": "cuda:1", "dtype": "bfloat16", "engine": "generate"}]
+    async with serving(load=load, device="cuda:1", dtype="bfloat16", engine="generate", max_proof_beams=7):
+        flags = {"device": "cuda:1", "dtype": "bfloat16", "engine": "generate", "max_proof_beams": 7}
+        assert given == ["bundles/small", flags]
 
 
 async def test_when_it_is_ready_it_says_where_and_how_to_try_it(logged):

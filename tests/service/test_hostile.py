@@ -67,6 +67,22 @@ async def test_a_wrong_list_is_422_at_or_in_its_field(running, field, literal):
     assert reply.json["pointer"].startswith(f"/{field}")
 
 
+@pytest.mark.parametrize("field", ["history", "candidates", "filter", "exclude_history"])
+@pytest.mark.parametrize(
+    "literal", [b"0", b'"1"', b"null", b'{"a": 1}', b"[null]", b"[1]", b"[true]", b"[[]]", b'["\\u0000"]', b'[""]']
+)
+async def test_a_wrong_value_of_a_request_to_score_is_422_at_or_in_its_field(running, field, literal):
+    fields = {b"history": b'["1"]', b"candidates": b'["2"]', field.encode(): literal}
+    body = b"{%s}" % b", ".join(b'"%s": %s' % pair for pair in fields.items())
+    reply = await send_raw(running.app, body, path="/v1/score")
+    if (field, literal) == ("filter", b"null"):
+        assert reply.status == 200
+        return
+    problem(reply, 422)
+    assert reply.json["pointer"].startswith(f"/{field}")
+    assert running.recommender.computed == 0
+
+
 @pytest.mark.parametrize(
     "body",
     [
@@ -82,8 +98,8 @@ async def test_a_wrong_list_is_422_at_or_in_its_field(running, field, literal):
     ids=repr,
 )  # fmt: skip
 async def test_what_is_not_a_json_object_is_refused(running, body):
-    reply = await send_raw(running.app, body)
-    problem(reply, 422 if body in (b"null", b"[]") else 400)
+    for path in ("/recommend", "/v1/score"):
+        problem(await send_raw(running.app, body, path=path), 422 if body in (b"null", b"[]") else 400)
 
 
 @pytest.mark.parametrize("item_id", ["", "\x00", "a\x00b", "\x1b[31m", "\n", "x" * 513])
@@ -141,11 +157,19 @@ async def test_the_longest_lists_are_answered_quickly(running, element):
     body = b'{"history": [%s]}' % b",".join([element] * (MAX_BODY // (len(element) + 1) - 20))
     gc.collect()
     gc.freeze()  # as the serve command does
-    for path in ("/recommend", "/v1/recommend/batch"):
+    for path in ("/recommend", "/v1/recommend/batch", "/v1/score"):
         begin = time.process_time()
         problem(await send_raw(running.app, body, path=path), 422)
         assert time.process_time() - begin < 0.5
     gc.unfreeze()
+
+
+@pytest.mark.parametrize("element", [b'"x"', b"1", b"[]", b'""'])
+async def test_the_longest_lists_of_candidates_are_answered_quickly(running, element):
+    body = b'{"history": ["1"], "candidates": [%s]}' % b",".join([element] * (MAX_BODY // (len(element) + 1) - 20))
+    begin = time.process_time()
+    problem(await send_raw(running.app, body, path="/v1/score"), 422)
+    assert time.process_time() - begin < 0.5
 
 
 async def test_a_million_bytes_of_history_are_413(running):
@@ -241,6 +265,8 @@ SEEDS = [
     b'"fields": ["title"], "num_beams": null, "fallback": "popular", "request_id": null, "timeout_ms": 5000}',
     b'{"history": [], "k": 1}',
     '{"history": ["é🎬", "films/alien?"], "fields": []}'.encode(),
+    b'{"history": ["1", {"item_id": "2"}], "candidates": ["3", "4", "nowhere"], "exclude_history": true, '
+    b'"filter": {"include_ids": ["3"]}}',
 ]
 PIECES = [
     b'"', b"\\", b"{", b"}", b"[", b"]", b",", b":", b"\x00", b"\xff", b"\\ud800", b"\\u0000", b"NaN", b"-Infinity",
@@ -274,7 +300,8 @@ async def send_mutated(count: int, seed: int) -> dict[int, int]:
         for number in range(count):
             body = mutated(chance)
             begin = time.process_time()
-            reply = await send_raw(running.app, body, path="/recommend" if number % 4 else "/v1/recommend/batch")
+            path = "/v1/score" if b"candidates" in body else "/recommend" if number % 4 else "/v1/recommend/batch"
+            reply = await send_raw(running.app, body, path=path)
             assert time.process_time() - begin < 0.25, body
             assert reply.status in (200, 400, 415, 422), (reply.status, body)
             if reply.status != 200:

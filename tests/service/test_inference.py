@@ -5,6 +5,7 @@ import gc
 import threading
 import time
 import weakref
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import cast
 
@@ -21,6 +22,10 @@ from tests.service.fakes import BREAKS, KILLS, UNANSWERABLE, FakeRecommender, ev
 pytestmark = pytest.mark.anyio
 
 KNOWN = Request(["1"])
+
+
+def attempt(recommender: Recommender, requests: Sequence[Request]) -> Sequence[Answer | EngineError]:
+    return recommender.attempt(requests)
 
 
 def soon(seconds: float = 5.0) -> float:
@@ -50,7 +55,7 @@ class Started:
         return asyncio.create_task(self._outcomes(requests, deadline))
 
     async def _outcomes(self, requests: tuple[Request, ...], deadline: float | None) -> list[object]:
-        return [served.outcome for served in await self.thread.submit(requests, deadline or soon())]
+        return [served.outcome for served in await self.thread.submit(attempt, requests, deadline or soon())]
 
     async def busy(self) -> None:
         """Close the gate and have one request computed behind it."""
@@ -75,7 +80,7 @@ async def test_the_bound_counts_requests_and_refuses_exactly_the_next():
         await eventually(lambda: started.thread.depth == 4)
         for _ in range(3):
             with pytest.raises(Overloaded):
-                await started.thread.submit([KNOWN], soon())
+                await started.thread.submit(attempt, [KNOWN], soon())
         started.recommender.gate.set()
         outcomes = await asyncio.gather(started.first, *waiting)
         assert [type(outcome) for (outcome,) in outcomes] == [Answer] * 4
@@ -86,7 +91,7 @@ async def test_a_batch_costs_its_requests_and_is_admitted_whole_or_not_at_all():
     async with Started(max_queue_requests=4) as started:
         await started.busy()
         with pytest.raises(Overloaded):
-            await started.thread.submit([KNOWN] * 4, soon())
+            await started.thread.submit(attempt, [KNOWN] * 4, soon())
         assert started.thread.depth == 1
         batch = started.submit(*[KNOWN] * 3)
         await eventually(lambda: started.thread.depth == 4)
@@ -105,7 +110,7 @@ async def test_a_request_whose_deadline_passes_in_the_queue_is_told_at_once_and_
         await started.busy()
         begin = time.monotonic()
         with pytest.raises(DeadlineExceeded):
-            await started.thread.submit([KNOWN], soon(0.05))
+            await started.thread.submit(attempt, [KNOWN], soon(0.05))
         assert time.monotonic() - begin < 0.5
         await eventually(lambda: started.thread.depth == 1)
         started.recommender.gate.set()
@@ -210,7 +215,7 @@ async def test_a_thread_that_dies_tells_everyone_and_stays_failed():
         assert started.thread.state == "failed"
         assert isinstance(started.thread.check(), EngineError)
         with pytest.raises(NotReady):
-            await started.thread.submit([KNOWN], soon())
+            await started.thread.submit(attempt, [KNOWN], soon())
         assert started.thread.depth == 0
 
 
@@ -250,7 +255,7 @@ async def test_nothing_is_admitted_while_it_loads():
     thread.start()
     assert thread.state == "loading"
     with pytest.raises(NotReady, match="loading"):
-        await thread.submit([KNOWN], soon())
+        await thread.submit(attempt, [KNOWN], soon())
     with pytest.raises(NotReady):
         _ = thread.recommender
     impatient = asyncio.wrap_future(thread.loaded)
@@ -258,7 +263,7 @@ async def test_nothing_is_admitted_while_it_loads():
     await asyncio.sleep(0)
     gate.set()
     await eventually(lambda: thread.state == "ready")
-    assert len(await thread.submit([KNOWN], soon())) == 1
+    assert len(await thread.submit(attempt, [KNOWN], soon())) == 1
     thread.stop(5.0)
 
 
@@ -285,7 +290,7 @@ async def test_stop_answers_what_was_admitted_and_admits_nothing_more():
         stopping = asyncio.create_task(asyncio.to_thread(started.thread.stop, 5.0))
         await eventually(lambda: started.thread.state == "stopping")
         with pytest.raises(NotReady):
-            await started.thread.submit([KNOWN], soon())
+            await started.thread.submit(attempt, [KNOWN], soon())
         started.recommender.gate.set()
         await stopping
         assert isinstance((await started.first)[0], Answer)
@@ -340,3 +345,37 @@ async def test_there_is_nothing_to_change_before_it_is_loaded_or_after_it_failed
     thread.fail(EngineError("x"))
     with pytest.raises(NotReady), thread.changing():
         pass
+
+
+async def test_each_request_is_answered_by_the_call_it_came_with():
+    def count(recommender: Recommender, words: Sequence[str]) -> Sequence[int | GenrecError]:
+        assert threading.current_thread().name == "inference"
+        assert cast(FakeRecommender, recommender) is started.recommender
+        return [EngineError("empty") if not word else len(word) for word in words]
+
+    async with Started(max_queue_requests=10) as started:
+        await started.busy()
+        counted = asyncio.create_task(started.thread.submit(count, ["a", "", "ccc"], soon()))
+        recommended = started.submit(KNOWN)
+        await eventually(lambda: started.thread.depth == 5)
+        started.recommender.gate.set()
+        first, broken, third = await counted
+        assert (first.outcome, third.outcome) == (1, 3)
+        assert isinstance(broken.outcome, EngineError)
+        assert isinstance((await recommended)[0], Answer)
+        await started.first
+    assert started.recommender.computed == 2
+
+
+async def test_whatever_the_call_a_request_that_breaks_it_fails_alone():
+    asked: list[list[int]] = []
+
+    def invert(_: Recommender, numbers: Sequence[int]) -> Sequence[float]:
+        asked.append(list(numbers))
+        return [1 / number for number in numbers]
+
+    async with Started() as started:
+        outcomes = [served.outcome for served in await started.thread.submit(invert, [2, 0, 4], soon())]
+    assert (outcomes[0], outcomes[2]) == (0.5, 0.25)
+    assert isinstance(outcomes[1], EngineError)
+    assert asked == [[2, 0, 4], [2], [0], [4]]

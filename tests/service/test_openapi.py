@@ -11,6 +11,7 @@ ROUTES = {
     "/recommend": {"post"},
     "/v1/recommend": {"post"},
     "/v1/recommend/batch": {"post"},
+    "/v1/score": {"post"},
     "/v1/items": {"get"},
     "/v1/items/{item_id}": {"get"},
     "/v1/items/{item_id}/similar": {"get"},
@@ -20,9 +21,10 @@ ROUTES = {
     "/metrics": {"get"},
 }
 REQUEST = {
-    "history", "k", "exclude_history", "exclude", "filter", "fields", "num_beams", "fallback", "request_id",
-    "timeout_ms",
+    "history", "k", "exclude_history", "exclude", "filter", "fields", "num_beams", "fallback", "prove_exact",
+    "request_id", "timeout_ms",
 }  # fmt: skip
+SCORE_REQUEST = {"history", "candidates", "exclude_history", "filter", "request_id", "timeout_ms"}
 WITH_BODY = {"200", "400", "413", "415", "422", "429", "431", "500", "503", "504"}
 
 
@@ -36,10 +38,15 @@ def test_the_paths_are_the_agreed_ones(document):
 
 
 def test_the_request_has_the_fields_that_work_and_no_other(document):
-    schema = document["components"]["schemas"]["RecommendRequest"]
-    assert set(schema["properties"]) == REQUEST
-    assert schema["required"] == ["history"]
-    assert schema["additionalProperties"] is False
+    for name, fields, required in (
+        ("RecommendRequest", REQUEST, ["history"]),
+        ("ScoreRequest", SCORE_REQUEST, ["history", "candidates"]),
+    ):
+        schema = document["components"]["schemas"][name]
+        assert set(schema["properties"]) == fields
+        assert all(field.get("description") for field in schema["properties"].values() if "$ref" not in field)
+        assert schema["required"] == required
+        assert schema["additionalProperties"] is False
 
 
 def test_the_examples_of_a_filter_are_of_the_grammar(document):
@@ -61,7 +68,7 @@ def test_every_error_is_a_problem_document(document):
                 if status != "200":
                     assert list(reply["content"]) == ["application/problem+json"], (path, status)
                     assert reply["content"]["application/problem+json"]["schema"]["$ref"].endswith("/Problem")
-    for path in ("/recommend", "/v1/recommend", "/v1/recommend/batch"):
+    for path in ("/recommend", "/v1/recommend", "/v1/recommend/batch", "/v1/score"):
         assert set(document["paths"][path]["post"]["responses"]) == WITH_BODY
 
 
@@ -90,6 +97,7 @@ async def test_answers_have_no_field_that_is_not_documented(document):
             "RecommendAnswer": await running.recommend("1"),
             "Problem": await running.recommend("1", k=0),
             "BatchAnswer": await running.client.post("/v1/recommend/batch", json={"requests": [{"history": []}]}),
+            "ScoreAnswer": await running.score(["1"], ["2"]),
             "ItemList": await running.client.get("/v1/items"),
             "Item": await running.client.get("/v1/items/7"),
             "SimilarItems": await running.client.get("/v1/items/7/similar"),

@@ -7,6 +7,7 @@ pytestmark = pytest.mark.anyio
 DOCUMENTED_METRICS = {
     "genrec_requests_total", "genrec_request_seconds", "genrec_stage_seconds", "genrec_queue_depth",
     "genrec_rejected_total", "genrec_history_items", "genrec_unknown_items_total", "genrec_fallback_total",
+    "genrec_candidates",
     "genrec_catalog_version", "genrec_items_off",
     "genrec_results_short_total", "genrec_model_info", "genrec_model_load_seconds", "genrec_ready",
 }  # fmt: skip
@@ -30,6 +31,7 @@ async def test_info_tells_what_is_served_and_what_is_allowed(running):
     assert (info["device"], info["dtype"], info["engine"], info["num_items"]) == ("cpu", "float32", "fake", 12)
     assert info["columns"] == {"title": "string", "year": "integer", "genres": "list of strings"}
     assert info["limits"]["max_k"] == 20
+    assert (info["limits"]["max_candidates"], info["limits"]["max_proof_beams"]) == (10_000, 1024)
     assert info["limits"]["history_items_used"] == 5
     assert "bundles" not in str(info), "no path of the machine"
 

@@ -1,8 +1,11 @@
 import asyncio
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from genrec.recommender import Recommender
 from tests.service.fakes import (
     BREAKS,
     MAX_K,
@@ -55,6 +58,27 @@ async def test_the_answer_is_the_agreed_document(running):
     assert timing["total"] >= timing["queue"] >= 0
     assert reply.headers["x-request-id"] == "mine"
     assert reply.headers["server-timing"].startswith("queue;dur=")
+
+
+async def test_a_proven_answer_is_asked_for_by_its_field_and_within_the_services_budget(causal_bundle_path: Path):
+    recommender = Recommender.load(causal_bundle_path)
+    async with serving(load=lambda *_, **__: recommender) as running:
+        histories = [[f"i{number}"] for number in range(10)]
+        plain = [(await running.recommend(*history, k=3, num_beams=3)).json() for history in histories]
+        proven = [
+            (await running.recommend(*history, k=3, num_beams=3, prove_exact=True)).json() for history in histories
+        ]
+        assert False in {answer["exact"] for answer in plain}
+        assert {answer["exact"] for answer in proven} == {True}
+        scores = [(await running.score(history, [f"i{row}" for row in range(40)])).json() for history in histories]
+        for history, answer, scored in zip(histories, proven, scores, strict=True):
+            best = sorted(scored["items"], key=lambda item: -item["score"])
+            best = [item["item_id"] for item in best if item["item_id"] not in history]
+            assert [item["item_id"] for item in answer["items"]] == best[:3]
+    async with serving(load=lambda *_, **__: replace(recommender, max_proof_beams=0)) as running:
+        reply = await running.recommend("i1", prove_exact=True)
+        assert (reply.status_code, reply.json()["pointer"]) == (422, "/prove_exact")
+        assert (await running.client.get("/info")).json()["limits"]["max_proof_beams"] == 0
 
 
 async def test_both_paths_answer_the_same(running):
