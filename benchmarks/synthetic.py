@@ -196,7 +196,7 @@ def write_synthetic_draft(root: Path, shape: Shape) -> Path:
 
 def seal_synthetic(draft: Path, output: Path, *, replace: bool = False) -> Path:
     """Seal a draft with three golden answers of its own."""
-    recommender = Recommender.of(load_draft(draft))
+    recommender = Recommender.of(load_draft(draft), engine="generate")
     item_ids, length = recommender.bundle.catalog.item_ids, min(5, len(recommender.bundle.catalog))
     requests = [{"history": item_ids.slice(start, length).to_pylist(), "k": 5} for start in (0, 1, 2)]
     answers = recommender.recommend([Request(**request) for request in requests])

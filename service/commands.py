@@ -54,13 +54,13 @@ def serve(
         raise typer.Exit(code)
 
 
-def load_frozen(bundle: Path, *, device: str, dtype: str, engine: str) -> Recommender:
+def load_frozen(bundle: Path, *, device: str, dtype: str, engine: str, max_proof_beams: int) -> Recommender:
     """The recommender of a bundle, out of sight of the garbage collector.
 
     PyTorch and a model are some 400,000 objects. The collector walks them all every now and then, 250 ms on the event
     loop's time; frozen they are left alone, and a request that makes it run costs 40 ms at worst.
     """
-    recommender = Recommender.load(bundle, device=device, dtype=dtype, engine=engine)
+    recommender = Recommender.load(bundle, device=device, dtype=dtype, engine=engine, max_proof_beams=max_proof_beams)
     gc.collect()
     gc.freeze()
     return recommender

@@ -121,7 +121,7 @@ def write_tiny_draft(root: Path, shape: TinyShape) -> Path:
 
 def seal_tiny(draft: Path, target: Path, **changes: str) -> Path:
     """Seal a draft with golden answers of its own."""
-    recommender = Recommender.of(load_draft(draft))
+    recommender = Recommender.of(load_draft(draft), engine="generate")
     histories = [["i1", "i2", "i3"], ["i4"], ["i0", "i5", "i6", "i7", "i8", "i9"]]
     golden = [
         GoldenAnswer({"history": history, "k": 5}, answer.scored_list)

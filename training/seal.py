@@ -69,8 +69,8 @@ def answer_golden(bundle: Bundle, requests: list[Request]) -> list[GoldenAnswer]
 
 
 def scored_lists(bundle: Bundle, requests: list[Request]) -> list[list[tuple[str, float]]]:
-    """Items and scores for each request."""
-    return [answer.scored_list for answer in Recommender.of(bundle).recommend(requests)]
+    """Items and scores for each request, by Hugging Face `generate`: every other engine is then held to it at load."""
+    return [answer.scored_list for answer in Recommender.of(bundle, engine="generate").recommend(requests)]
 
 
 STAGE = Stage(

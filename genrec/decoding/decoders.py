@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel
 
@@ -32,7 +33,8 @@ def decoder_of(
         return LlamaDecoder(model, levels)
     decoder = ForwardDecoder(model, levels)
     try:
-        proven = decoder.proves_itself([int(level[0]) for level in levels] + [int(levels[0][-1])])
+        every = torch.cat(list(levels))  # a level may have one token only, and beams that are alike prove nothing
+        proven = decoder.proves_itself([int(every.min()), int(every.max())])
     except Exception:  # noqa: BLE001  nobody knows what an unknown architecture makes of such a mask and cache
         return None
     return decoder if proven else None

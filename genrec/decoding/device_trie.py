@@ -21,13 +21,13 @@ class DeviceTrie:
         indptr: L tensors ``(n_l + 1,)`` int32.
         column: L tensors ``(n_{l+1},)``, int16 where it fits: which of the level's tokens leads to each node.
         tokens: L tensors ``(C_l,)`` int64, the level's distinct token ids, ascending.
-        widest: L numbers, the most children of any node of a level.
+        places: L tensors ``(K_l,)`` int32, 0 to the most children of any node of the level.
     """
 
     indptr: Sequence[Tensor]
     column: Sequence[Tensor]
     tokens: Sequence[Tensor]
-    widest: Sequence[int]
+    places: Sequence[Tensor]
 
     @classmethod
     def of(cls, trie: ItemTrie, device: torch.device | str) -> "DeviceTrie":
@@ -37,8 +37,13 @@ class DeviceTrie:
             [torch.from_numpy(level).to(device) for level in trie.indptr],
             [_column(level, known).to(device) for level, known in zip(trie.token, tokens, strict=True)],
             [torch.from_numpy(known.astype(np.int64)).to(device) for known in tokens],
-            [int(np.diff(level).max()) for level in trie.indptr],
+            [torch.arange(int(np.diff(level).max()), dtype=torch.int32, device=device) for level in trie.indptr],
         )
+
+    @property
+    def widest(self) -> list[int]:
+        """K_l, the most children of any node of each level."""
+        return [len(level) for level in self.places]
 
     @property
     def num_levels(self) -> int:

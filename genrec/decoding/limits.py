@@ -9,6 +9,7 @@ Shapes: R requests, W beams, K children, L levels, n_l nodes of level l, E liste
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
@@ -65,7 +66,8 @@ class LimitTables:
         self._device = device
         num_nodes = sum(map(len, trie.token))
         self.capacity = int(np.clip(_TABLE_BYTES // num_nodes, 2, _MAX_MASKS))
-        self._slots: dict[ItemMask, int] = {}  # by last use, oldest first
+        # By last use, oldest first. Weak: a filter or a state of the stock that nobody asks for any more is let go.
+        self._slots: WeakKeyDictionary[ItemMask, int] = WeakKeyDictionary()
         self._tables: list[Tensor] | None = None
 
     def limits(self, allowed: Sequence[AllowedItems]) -> Limits:
@@ -89,9 +91,8 @@ class LimitTables:
     def _slot(self, mask: ItemMask) -> int:
         slot = self._slots.pop(mask, None)
         if slot is None:
-            slot = len(self._slots)
-            if slot == self.capacity:
-                slot = self._slots.pop(next(iter(self._slots)))
+            free = set(range(self.capacity)).difference(self._slots.values())
+            slot = min(free) if free else self._slots.pop(next(iter(self._slots)))
             self._fill(slot, mask)
         self._slots[mask] = slot
         return slot

@@ -30,7 +30,7 @@ class Frontier:
     """The beams of R requests at one level, dead ones with a sum of -inf.
 
     Attributes:
-        nodes: ``(R, W)`` int64, nodes of the trie: the live ones first, ascending.
+        nodes: ``(R, W)`` int64, nodes of the trie, the best first.
         sums: ``(R, W)`` float32, log-probability of the prefix over the full vocabulary.
         log_probabilities: ``(R, W)`` float32, the same renormalised at every level over what leads to an allowed item.
         parents: ``(R, W)`` int64, the place of each beam's parent in the frontier before.
@@ -83,11 +83,9 @@ def children_of(trie: DeviceTrie, level: int, frontier: Frontier, log_probs: Ten
         limits: what each request allows.
     """
     rows, width = frontier.nodes.shape
-    first, past = trie.indptr[level][frontier.nodes], trie.indptr[level][frontier.nodes + 1]
-    places = torch.arange(trie.widest[level], dtype=first.dtype, device=first.device)
-    nodes = first[:, :, None] + places
-    alive = nodes < past[:, :, None]
-    alive &= (frontier.sums > -torch.inf)[:, :, None]
+    first, past = trie.indptr[level].unfold(0, 2, 1)[frontier.nodes].unsqueeze(2).unbind(3)
+    nodes = first + trie.places[level]
+    alive = nodes < past
     nodes = nodes.clamp_(max=trie.num_nodes(level + 1) - 1).long()
     alive = limits.narrow(level, nodes, alive)
     columns = trie.column[level][nodes].long()
@@ -99,15 +97,16 @@ def select(frontier: Frontier, children: Children, num_beams: int) -> Frontier:
     rows, _, most = children.nodes.shape
     log_probs = torch.where(children.alive, children.log_probs, -torch.inf)
     flat = (frontier.sums[:, :, None] + log_probs).view(rows, -1)
-    keys = _ordered(flat).topk(min(num_beams + 1, flat.shape[1]), dim=1).values
-    kept = _in_place_order(flat, _LOW_BITS - (keys[:, :num_beams] & _LOW_BITS))
-    sums = flat.gather(1, kept)
+    keys = _ordered(flat, children.nodes.view(rows, -1))
+    best = keys.topk(min(num_beams + 1, flat.shape[1]), dim=1).indices
+    sums = flat.gather(1, best)
+    bound = frontier.bound
+    if best.shape[1] > num_beams:
+        bound = torch.maximum(bound, sums[:, num_beams])
+        best, sums = best[:, :num_beams], sums[:, :num_beams]
     # The model steps from dead beams too, and what it makes of them must be as finite as what it makes of living ones,
     # whose attention multiplies it by 0: so they are copies of the first.
-    kept = torch.where(sums > -torch.inf, kept, kept[:, :1])
-    bound = frontier.bound
-    if keys.shape[1] > num_beams:
-        bound = torch.maximum(bound, flat.gather(1, _LOW_BITS - (keys[:, num_beams:] & _LOW_BITS)).squeeze(1))
+    kept = torch.where(sums > -torch.inf, best, best[:, :1])
     parents = kept // most
     renormalised = log_probs.log_softmax(dim=2).view(rows, -1).gather(1, kept)
     return Frontier(
@@ -144,19 +143,12 @@ def follow(frontier: Frontier, children: Children, parents: Tensor, places: Tens
     )
 
 
-def _in_place_order(scores: Tensor, kept: Tensor) -> Tensor:
-    """Kept places ascending, so that places are nodes in order again at the next level; dead ones last."""
-    dead = scores.gather(1, kept) == -torch.inf
-    return (kept + dead * scores.shape[1]).sort(dim=1).values % scores.shape[1]
+def _ordered(scores: Tensor, nodes: Tensor) -> Tensor:
+    """``(R, n)`` int64 keys that order as the scores do, equal scores by node, the first one highest.
 
-
-def _ordered(scores: Tensor) -> Tensor:
-    """``(R, n)`` int64 keys that order as the scores do, equal scores by place, the first one highest.
-
-    `topk` leaves the order of equal values open (pytorch#127196), so the place becomes the low half of the key. The
-    bits of a float order as integers once the negative ones are turned around.
+    `topk` leaves the order of equal values open (pytorch#127196), so the node becomes the low half of the key. The bits
+    of a float order as integers once the negative ones are turned around.
     """
     bits = scores.view(torch.int32)
     bits = bits ^ ((bits >> 31) & 0x7FFFFFFF)
-    places = torch.arange(scores.shape[1], device=scores.device)
-    return (bits.long() << 32) | (_LOW_BITS - places)
+    return (bits.long() << 32) | (_LOW_BITS - nodes)

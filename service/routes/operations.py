@@ -7,7 +7,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from service.docs_page import CONTENT_SECURITY_POLICY, docs_page
 from service.errors import NotReady
-from service.schemas import Info, Limits, Status
+from service.operations_schemas import Info, Limits, Status
 from service.state import StateOf
 from service.translation import bundle_name
 

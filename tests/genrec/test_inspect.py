@@ -68,7 +68,7 @@ def test_every_check_of_a_server_is_run_when_asked(bundle_path: Path, capsys, mo
     assert not inspect(capsys, bundle_path)[0].startswith("verified")
     assert loaded == []
     lines = inspect(capsys, bundle_path, "--verify")
-    assert lines[0] == "verified: hashes, weights, tokens, catalog, trie, golden answers (generate engine)"
+    assert lines[0] == "verified: hashes, weights, tokens, catalog, trie, golden answers (beam engine)"
     assert loaded == [{"device": "cpu", "dtype": "float32"}]
 
 

@@ -1,12 +1,15 @@
 """The life of a service in this process: it loads, is ready, fails. Real ends of real processes: test_commands."""
 
 import asyncio
+import inspect
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
 from genrec.errors import BundleError, EngineError, InputError
+from service.commands import load_frozen
 from tests.service.fakes import BREAKS, KILLS, FakeRecommender, eventually, serving
 
 pytestmark = pytest.mark.anyio
@@ -49,6 +52,7 @@ async def test_the_loader_is_given_the_settings():
     async with serving(load=load, device="cuda:1", dtype="bfloat16", engine="generate", max_proof_beams=7):
         flags = {"device": "cuda:1", "dtype": "bfloat16", "engine": "generate", "max_proof_beams": 7}
         assert given == ["bundles/small", flags]
+    inspect.signature(load_frozen).bind(Path("bundles/small"), **flags)  # so does the loader of `genrec serve`
 
 
 async def test_when_it_is_ready_it_says_where_and_how_to_try_it(logged):

@@ -96,6 +96,7 @@ async def test_rows_are_answered_as_the_service_answers_them(recommender, causal
         {"history": ["i1", "nope", "i1"], "k": 3},
         {"history": ["i4"], "exclude_history": False, "exclude": ["i7", "i8"]},
         {"history": ["i9"], "num_beams": 12},
+        {"history": ["i9"], "k": 4, "num_beams": 4, "prove_exact": True},
         {"history": []},
         {"history": [{"item_id": "i5", "event": "rating"}, "i6"]},
         {"history": ["i4", "i7"], "filter": {"where": {"not": {"year": {"lte": 1925}}}}},
@@ -109,7 +110,7 @@ async def test_rows_are_answered_as_the_service_answers_them(recommender, causal
         for fields, row in zip(asked, rows_of(tmp_path / "out"), strict=True):
             online = (await running.client.post("/recommend", json=fields)).json()
             assert item_ids(row) == item_ids(online)
-            assert row["unknown_items"] == online["unknown_items"]
+            assert (row["unknown_items"], row["exact"]) == (online["unknown_items"], online["exact"])
             for name in ("score", "probability"):
                 assert [item[name] for item in row["items"]] == pytest.approx(
                     [item[name] for item in online["items"]], abs=1e-4
@@ -161,6 +162,19 @@ def test_k_and_beams_of_the_command_stand_in_for_those_a_row_does_not_give(model
     assert [(request.k, request.num_beams, request.exclude_history) for request in requests] == [
         (5, 7, False), (2, 7, False),
     ]  # fmt: skip
+
+
+def test_every_answer_of_a_file_can_be_proven_and_each_row_says_whether_it_is(model, causal_bundle_path, tmp_path):
+    rows = [{"user_id": f"u{number}", "history": [f"i{number}"], "k": 3, "num_beams": 3} for number in range(10)]
+    rows.append({"user_id": "cold", "history": [], "k": 3})
+    source = write_rows(tmp_path / "rows.jsonl", rows)
+    assert score(causal_bundle_path, source, tmp_path / "plain") == 0
+    assert score(causal_bundle_path, source, tmp_path / "proven", "--prove-exact") == 0
+    assert False in [row["exact"] for row in rows_of(tmp_path / "plain")]
+    assert [row["exact"] for row in rows_of(tmp_path / "proven")] == [True] * 10 + [None]
+    source = write_rows(tmp_path / "own.jsonl", [row | {"prove_exact": False} for row in rows[:10]])
+    assert score(causal_bundle_path, source, tmp_path / "own", "--prove-exact") == 0
+    assert False in [row["exact"] for row in rows_of(tmp_path / "own")]
 
 
 # --- refused before work ---------------------------------------------------------------------------------------------

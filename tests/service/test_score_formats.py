@@ -64,15 +64,15 @@ def test_a_line_too_long_to_hold_is_skipped_to_its_end(tmp_path, monkeypatch):
 def test_cells_are_json_but_for_the_user_and_empty_ones_are_not_given(tmp_path):
     path = tmp_path / "rows.csv"
     path.write_text(
-        '\ufeffuser_id,history,k,exclude_history\r\n007,"[""50"", 181]",5,True\r\n\r\n'
-        '8,"[""a\nb""]",,FALSE\r\n9,50 181,,\r\n10,[]\r\n'
+        '\ufeffuser_id,history,k,exclude_history,prove_exact\r\n007,"[""50"", 181]",5,True,TRUE\r\n\r\n'
+        '8,"[""a\nb""]",,FALSE,\r\n9,50 181,,,\r\n10,[]\r\n'
     )
-    assert columns_of(path) == ["user_id", "history", "k", "exclude_history"]
+    assert columns_of(path) == ["user_id", "history", "k", "exclude_history", "prove_exact"]
     assert parsed(path) == [
-        {"user_id": "007", "history": ["50", 181], "k": 5, "exclude_history": True},
+        {"user_id": "007", "history": ["50", 181], "k": 5, "exclude_history": True, "prove_exact": True},
         '/history The cell is not JSON; a list is written ["50", "181"].',
         '/history The cell is not JSON; a list is written ["50", "181"].',
-        "The row has 2 cells, the header 4.",
+        "The row has 2 cells, the header 5.",
     ]
 
 

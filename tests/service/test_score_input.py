@@ -23,7 +23,7 @@ def parse(fields: dict[str, Any], **defaults: Any) -> Row:
 def test_a_row_is_the_request_that_the_service_would_make_of_it():
     fields = {
         "history": ["1", {"item_id": "2", "event": "view"}], "k": 3, "exclude": ["3"], "exclude_history": False,
-        "num_beams": 5, "filter": {"where": {"year": {"gte": 1980}}},
+        "num_beams": 5, "filter": {"where": {"year": {"gte": 1980}}}, "prove_exact": True,
     }  # fmt: skip
     assert parse({"user_id": "a", **fields}) == Row("a", to_request(RecommendRequest.model_validate(fields)), None)
 
@@ -61,6 +61,7 @@ def test_what_a_row_does_not_give_comes_from_the_command():
         ({"history": [], "k": 9999}, "/k k must be from 1 to 20."),
         ({"history": [], "num_beams": 3}, "/num_beams num_beams must be at least k: "),
         ({"history": [], "exclude_history": "yes"}, "/exclude_history Input should be a valid boolean."),
+        ({"history": [], "prove_exact": 1}, "/prove_exact Input should be a valid boolean."),
         ({"history": [], "filter": []}, "/filter Input should be"),
         ({"history": [], "filter": '{"where": {}}'}, "/filter Input should be"),
         ({"history": [], "filter": {"were": {}}}, "/filter There is no such field; did you mean where."),

@@ -7,7 +7,7 @@ from service.score_output import ScoreOutput, held
 from service.score_part import ScoredRow
 
 JOB = {"output_format": "jsonl", "k": 10}
-ROWS = [ScoredRow("a", [], [], None), ScoredRow.failed("b", "bad")]
+ROWS = [ScoredRow("a", [], None, [], None), ScoredRow.failed("b", "bad")]
 
 
 def test_what_was_committed_is_there_when_it_is_opened_again(tmp_path):

@@ -9,9 +9,9 @@ import pytest
 from service.score_part import SCHEMA, ScoredRow, encode
 
 ROWS = [
-    ScoredRow("é\n1", [{"item_id": "i1", "score": -0.1 - 0.2, "probability": 1e-300}], ["gone"], None),
-    ScoredRow("2", [{"item_id": "i1", "score": None, "probability": None}], [], None),
-    ScoredRow("3", [], [], None),
+    ScoredRow("é\n1", [{"item_id": "i1", "score": -0.1 - 0.2, "probability": 1e-300}], True, ["gone"], None),
+    ScoredRow("2", [{"item_id": "i1", "score": None, "probability": None}], None, [], None),
+    ScoredRow("3", [], False, [], None),
     ScoredRow.failed(None, "/user_id user_id is missing."),
 ]
 

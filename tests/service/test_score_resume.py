@@ -149,6 +149,7 @@ def test_what_was_damaged_is_redone_and_only_that(model, causal_bundle_path, sou
         (["--k", "3"], "k was 10, is 3"),
         (["--num-beams", "12"], "num_beams was None, is 12"),
         (["--no-exclude-history"], "exclude_history was None, is False"),
+        (["--prove-exact"], "prove_exact was False, is True"),
         (["--batch-size", "4"], "batch_size was 32, is 4"),
         (["--shard-rows", "9"], "shard_rows was 10, is 9"),
         (["--format", "jsonl"], "output_format was parquet, is jsonl"),

@@ -102,7 +102,8 @@ def test_a_trie_with_one_node_of_thousands_of_children_is_searched(name: str, wi
     trie = ItemTrie.from_sorted(paths[np.lexsort(paths.T[::-1])])
     model = small_model(name, 31 + fan)
     beam, generate = beam_engine(model, trie), generate_engine(model, trie)
-    queries = unfiltered(trie, (5, 9)) + [
+    queries = [
+        *unfiltered(trie, (5, 9)),
         Query([7, 9], only(rng.random(trie.num_items) < 0.02)),
         Query([7, 30], everything(trie, [row for row in range(trie.num_items) if trie.paths[row, wide] > 33])),
     ]

@@ -105,9 +105,9 @@ def test_a_beam_of_one_over_the_kth_probability_always_proves() -> None:
             assert found(engine.search([query], width)[0]).proves(k)
 
 
-@pytest.mark.parametrize("name", ["t5", "llama"])
+@pytest.mark.parametrize("name", ["t5-untied", "llama"])
 def test_proofs_hold_for_real_models(name: str) -> None:
-    model, trie = small_model(name, std=0.5), random_trie(80, (4, 5, 6))
+    model, trie = small_model(name, std=0.4), random_trie(80, (4, 5, 6))
     rng = np.random.default_rng(0)
     given = prompts(rng.integers(1, 20, 150).tolist(), 19)
     masks = [ItemMask.everything(80), ItemMask(rng.random(80) < 0.5)]
@@ -131,4 +131,4 @@ def test_proofs_hold_for_real_models(name: str) -> None:
             assert whole.proves(4)
             assert whole.rows[:4].tolist() == expected
             np.testing.assert_allclose(whole.scores[:4], totals[expected], atol=CLOSE)
-    assert min(proven, missed) >= 5, (proven, missed)
+    assert min(proven, missed) >= 3, (proven, missed)

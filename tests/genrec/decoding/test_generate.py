@@ -14,10 +14,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import GenerationConfig
 
 from genrec.allowed import AllowedItems, ItemMask
 from genrec.bundle import load_bundle
 from genrec.decoding.engine import Beam, Query
+from genrec.decoding.engines import ENGINES
 from genrec.decoding.generate import GenerateEngine
 from genrec.errors import EngineError
 from genrec.recommender import Recommender
@@ -61,8 +63,18 @@ def assert_same(one: Beam, other: Beam) -> None:
     np.testing.assert_allclose(one.bound, other.bound, atol=CLOSE)
 
 
-def tiny(tmp_path_factory: pytest.TempPathFactory, shape: TinyShape) -> Recommender:
-    return Recommender.load(tiny_bundle(tmp_path_factory.mktemp("tiny"), shape), device="cpu")
+def tiny(tmp_path_factory: pytest.TempPathFactory, shape: TinyShape, engine: str = "generate") -> Recommender:
+    return Recommender.load(tiny_bundle(tmp_path_factory.mktemp("tiny"), shape), device="cpu", engine=engine)
+
+
+@pytest.fixture(scope="module")
+def recommender(bundle_path: Path) -> Recommender:
+    return Recommender.load(bundle_path, device="cpu", engine="generate")
+
+
+@pytest.fixture(scope="module")
+def causal(causal_bundle_path: Path) -> Recommender:
+    return Recommender.load(causal_bundle_path, device="cpu", engine="generate")
 
 
 @pytest.mark.parametrize("excluded", [set(), {"i3", "i1", "i4"}, {f"i{n}" for n in range(0, 40, 3)}])
@@ -75,7 +87,7 @@ def test_beams_as_many_as_items_give_the_brute_force_list(recommender: Recommend
     assert beam.bound == -np.inf
 
 
-@pytest.mark.parametrize("num_beams", [2, 3, 7, 20])
+@pytest.mark.parametrize("num_beams", [1, 2, 3, 7, 20])
 @pytest.mark.parametrize("excluded", [set(), {"i1", "i2", "i5", "i30"}])
 def test_fewer_beams_give_what_a_beam_search_by_hand_gives(
     recommender: Recommender, num_beams: int, excluded: set[str]
@@ -138,11 +150,13 @@ def test_the_least_likely_item_is_found_when_it_is_the_only_one_allowed(recommen
     assert np.exp(beam.log_probabilities).tolist() == [1.0]
 
 
-def test_one_beam_is_a_search_too(recommender: Recommender) -> None:
-    answer = recommender.recommend([Request(HISTORY, k=1, num_beams=1)])[0]
-    wider = recommender.recommend([Request(HISTORY, k=1, num_beams=2)])[0]
-    assert answer.items == wider.items
-    assert len(answer.items) == 1
+def test_one_beam_is_greedy_and_gives_one_item(recommender: Recommender) -> None:
+    expected, bound = oracle.beam_search(recommender.bundle, HISTORY, 1, set())
+    beam = search(recommender, HISTORY, 1)
+    assert scores_of(recommender, beam) == pytest.approx(expected, abs=CLOSE)
+    assert beam.bound == pytest.approx(bound, abs=CLOSE)
+    answer = recommender.recommend([Request(HISTORY, k=1, num_beams=1, exclude_history=False)])[0]
+    assert [item.item_id for item in answer.items] == list(expected)
 
 
 def test_probabilities_are_those_of_the_model_held_to_the_allowed_items(recommender: Recommender) -> None:
@@ -226,7 +240,7 @@ def test_a_catalog_of_one_level_is_searched(architecture: str, tmp_path_factory:
 
 
 def test_items_that_score_alike_come_in_the_order_of_their_rows(causal_bundle_path: Path) -> None:
-    recommender = Recommender.of(load_bundle(causal_bundle_path))
+    recommender = Recommender.of(load_bundle(causal_bundle_path), engine="generate")
     last_level = list(recommender.bundle.manifest.item_token_ids[2])
     with torch.no_grad():  # tokens of the last level that the model cannot tell apart
         head = recommender.bundle.model.get_output_embeddings().weight
@@ -235,6 +249,33 @@ def test_items_that_score_alike_come_in_the_order_of_their_rows(causal_bundle_pa
     order = list(zip(-beam.scores, beam.rows, strict=True))
     assert len({score for score, _ in order}) < len(order)
     assert order == sorted(order)
+
+
+@pytest.mark.parametrize("penalty", [0.0, 1.0, 2.0])
+@pytest.mark.parametrize("num_beams", [3, 6, EVERYTHING])
+def test_early_stopping_changes_nothing_where_all_items_are_equally_long(
+    recommender: Recommender, num_beams: int, penalty: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain, used = GenerateEngine._generation_config, []
+    engine = replace(recommender.engine, length_penalty=penalty)
+    queries = [query_of(recommender, history, excluded) for history, excluded in BATCH]
+    beams: list[list[Beam]] = []
+    for value in (True, False, "never"):
+
+        def config(self: GenerateEngine, num_beams: int, value: bool | str = value) -> GenerationConfig:
+            changed = plain(self, num_beams)
+            changed.early_stopping = value
+            used.append(value)
+            return changed
+
+        monkeypatch.setattr(GenerateEngine, "_generation_config", config)
+        beams.append(engine.search(queries, num_beams))
+    assert used == [True, False, "never"]
+    ours = Recommender.of(recommender.bundle, engine="beam").engine
+    beams.append(replace(ours, length_penalty=penalty).search(queries, num_beams))
+    for first, *others in zip(*beams, strict=True):
+        for other in others:
+            assert_same(first, other)
 
 
 BATCH = [
@@ -276,8 +317,8 @@ def test_what_a_checkpoint_says_of_generation_changes_nothing(
     bundle = Path(shutil.copytree(bundle_path, tmp_path / "poisoned"))
     config = bundle / "model" / file
     config.write_text(json.dumps(json.loads(config.read_text()) | poison))
-    poisoned = Recommender.of(load_bundle(reseal(bundle)))
-    for num_beams in (6, EVERYTHING):
+    poisoned = Recommender.of(load_bundle(reseal(bundle)), engine="generate")
+    for num_beams in (1, 6, EVERYTHING):
         assert_same(search(recommender, HISTORY, num_beams), search(poisoned, HISTORY, num_beams))
 
 
@@ -287,7 +328,7 @@ def test_what_a_checkpoint_says_of_generation_changes_nothing(
 def test_weights_that_break_after_loading_are_an_error_not_an_answer(
     bundle_path: Path, value: float, whole: bool, num_queries: int
 ) -> None:
-    recommender = Recommender.of(load_bundle(bundle_path))
+    recommender = Recommender.of(load_bundle(bundle_path), engine="generate")
     token = recommender.bundle.manifest.item_token_ids[0][1]
     with torch.no_grad():
         weight = recommender.bundle.model.get_input_embeddings().weight
@@ -301,7 +342,7 @@ def test_weights_that_break_after_loading_are_an_error_not_an_answer(
 
 
 def test_a_broken_request_leaves_a_sound_one_beside_it_untouched(causal_bundle_path: Path) -> None:
-    recommender = Recommender.of(load_bundle(causal_bundle_path))
+    recommender = Recommender.of(load_bundle(causal_bundle_path), engine="generate")
     trie = recommender.bundle.trie
     broken = int(trie.token[0][1])
     touched = set(range(trie.first_leaf[1][1], trie.first_leaf[1][2]))  # the items that start with the broken token
@@ -319,7 +360,7 @@ def test_a_broken_request_leaves_a_sound_one_beside_it_untouched(causal_bundle_p
 
 def test_a_search_that_loses_an_allowed_item_is_an_error(causal: Recommender) -> None:
     # the head gives one allowed token no probability at all, so its items look like filler
-    recommender = Recommender.of(load_bundle(causal.bundle.path))
+    recommender = Recommender.of(load_bundle(causal.bundle.path), engine="generate")
     model, token = recommender.bundle.model, recommender.bundle.manifest.item_token_ids[0][0]
     plain = model.forward
 
@@ -345,7 +386,7 @@ def test_a_path_that_is_not_in_the_trie_is_an_error(causal: Recommender) -> None
 def test_a_decoder_may_start_with_several_tokens(seq2seq_bundle_path: Path) -> None:
     bundle = load_bundle(seq2seq_bundle_path)
     manifest = bundle.manifest.model_copy(update={"decoder_prefix_ids": (0, 3)})
-    recommender = Recommender.of(replace(bundle, manifest=manifest))
+    recommender = Recommender.of(replace(bundle, manifest=manifest), engine="generate")
     expected = oracle.score_all(recommender.bundle, HISTORY)
     assert expected != pytest.approx(oracle.score_all(bundle, HISTORY), abs=CLOSE)
     assert scores_of(recommender, search(recommender, HISTORY, EVERYTHING)) == pytest.approx(expected, abs=CLOSE)
@@ -373,10 +414,15 @@ def hf_oracle() -> ModuleType:
     ids=str,
 )
 @pytest.mark.parametrize("exclude_history", [True, False])
+@pytest.mark.parametrize("engine", ENGINES)
 def test_a_bundle_answers_as_plain_generate_does(
-    hf_oracle: ModuleType, shape: TinyShape, exclude_history: bool, tmp_path_factory: pytest.TempPathFactory
+    hf_oracle: ModuleType,
+    shape: TinyShape,
+    engine: str,
+    exclude_history: bool,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
-    recommender = tiny(tmp_path_factory, shape)
+    recommender = tiny(tmp_path_factory, shape, engine)
     requests = [{"history": [*history, "unknown"], "exclude": sorted(excluded)} for history, excluded in BATCH]
     found = recommender.recommend(
         [Request(**request, k=4, num_beams=4, exclude_history=exclude_history) for request in requests]
