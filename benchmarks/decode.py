@@ -70,7 +70,7 @@ def item_trie(size: ModelSize) -> ItemTrie:
     return ItemTrie.from_sorted(paths[sort_order(paths)])
 
 
-class TrieMask(LogitsProcessor):
+class TrieMask(LogitsProcessor):  # type: ignore[misc]  # transformers is not followed
     """The trie as tensor operations: what a careful user of `generate` would write."""
 
     def __init__(self, trie: DeviceTrie, start: int, vocabulary: int) -> None:

@@ -6,6 +6,8 @@ and prefix sum made before; what the first use of a mask costs is a column of it
 
 import argparse
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -50,14 +52,14 @@ def measure(num_items: int, beams: int, requests: int, seconds: float) -> list[d
         "allow 1 %": (ItemMask(rng.random(num_items) < 0.01), 0),
     }
     first_ms = {}
-    calls = {}
+    calls: dict[str, Callable[[], object]] = {}
     for name, (mask, excluded) in limits.items():
         asked = queries(mask, excluded)
         start = time.perf_counter()
         _ = mask.before
         engine.search(asked, beams)
         first_ms[name] = (time.perf_counter() - start) * 1e3
-        calls[name] = lambda asked=asked: engine.search(asked, beams)
+        calls[name] = partial(engine.search, asked, beams)
     best, _ = race(calls, seconds=seconds, most_rounds=1_000)
     return [
         {

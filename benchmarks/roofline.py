@@ -79,9 +79,9 @@ def ours(model: PreTrainedModel, requests: int, beams: int, tokens: int) -> tupl
     later = NUM_LEVELS - 1
     if config.is_encoder_decoder:
         width, layers = config.num_heads * config.d_kv, config.num_decoder_layers
-        encoder = _matrices(model.encoder)  # type: ignore[operator]
+        encoder = _matrices(model.encoder)
         cross = 2 * layers * hidden * width
-        step = _matrices(model.decoder) - cross  # type: ignore[operator]
+        step = _matrices(model.decoder) - cross
         prompt = 2.0 * (encoder + cross) * tokens + 4.0 * tokens**2 * width * config.num_layers
         row = 2.0 * step + 4.0 * (tokens + NUM_LEVELS) * width * layers + head
         memory = requests * 2 * tokens * width * layers * size

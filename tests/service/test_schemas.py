@@ -3,7 +3,7 @@ import math
 import pytest
 from pydantic import ValidationError
 
-from service.schemas import RecommendAnswer, RecommendedItem, RecommendRequest
+from service.schemas import RecommendAnswer, RecommendedItem, RecommendRequest, ScoreRequest
 
 LITERALS = [
     True, False, None, "", "1", "true", 1, 0, -1, 2**31, 2**63, 10**18, 10**40, -(10**40), 1.0, 1.5, -0.0, 1e308,
@@ -64,7 +64,8 @@ def test_only_the_history_is_required_and_the_rest_has_defaults():
     sent = RecommendRequest.model_validate({"history": []})
     assert sent.model_dump() == {
         "history": [], "k": 10, "exclude_history": None, "exclude": [], "filter": None, "fields": None,
-        "num_beams": None, "fallback": "popular", "request_id": None, "timeout_ms": None,
+        "num_beams": None, "fallback": "popular", "prove_exact": False, "request_id": None,
+        "timeout_ms": None,
     }  # fmt: skip
 
 
@@ -96,3 +97,14 @@ def test_the_answer_has_the_agreed_fields():
     assert list(RecommendedItem.model_fields) == [
         "rank", "item_id", "score", "probability", "semantic_id", "source", "metadata",
     ]  # fmt: skip
+
+
+def test_of_a_request_to_score_history_and_candidates_are_required_and_the_rest_has_defaults():
+    sent = ScoreRequest.model_validate({"history": [], "candidates": []})
+    assert sent.model_dump() == {
+        "history": [], "candidates": [], "exclude_history": False, "filter": None, "request_id": None,
+        "timeout_ms": None,
+    }  # fmt: skip
+    for missing in ("history", "candidates"):
+        with pytest.raises(ValidationError, match=missing):
+            ScoreRequest.model_validate({"history": [], "candidates": []} | {missing: None})
