@@ -83,7 +83,10 @@ def load(bundle: Path) -> Steps:
 
 
 def serve(bundle: Path) -> dict[str, float]:
-    """A real server: seconds until /ready, MiB resident then and at most, milliseconds of searches and answers."""
+    """A real server: seconds until /ready, MiB resident then and at most, milliseconds of searches and answers.
+
+    The first answer without a filter also warms the engine up.
+    """
     begin = time.perf_counter()
     with _server(bundle) as (process, client):
         while not _is_ready(client):
@@ -98,7 +101,23 @@ def serve(bundle: Path) -> dict[str, float]:
         for name, query in (("rare", "crimson castle 4711"), ("common", "dream"), ("none", "zzz"), ("all", "")):
             found[f"search_{name}_ms"] = _median_ms(partial(client.get, "/v1/items", params={"q": query}))
         found["popular_ms"] = _median_ms(partial(client.post, "/recommend", json={"history": []}))
+        found |= _filtered(client)
         found["later_rss_mib"] = _memory(process.pid, "VmRSS")
+    return found
+
+
+def _filtered(client: httpx.Client) -> dict[str, float]:
+    """Milliseconds of a recommendation: without a filter, the first time with one, and again."""
+    item = client.get("/v1/items", params={"limit": 1}).json()["items"][0]["item_id"]
+    found = {}
+    filters: dict[str, dict[str, object]] = {
+        "year": {"year": {"gte": 2000}},
+        "genres": {"genres": {"any_of": ["Drama"]}, "year": {"gte": 1990}},
+    }
+    for name, where in (("none", {}), *filters.items()):
+        ask = partial(client.post, "/recommend", json={"history": [item], "filter": {"where": where}})
+        found[f"filter_{name}_first_ms"] = _median_ms(ask, times=1)
+        found[f"filter_{name}_ms"] = _median_ms(ask)
     return found
 
 

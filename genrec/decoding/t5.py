@@ -196,6 +196,7 @@ class _PositionBias:
             max_distance=attention.relative_attention_max_distance,
         )
         self._reach = 0
+        self._tables: list[Tensor] = []  # all of them: a CUDA graph reads the one it was recorded with
         self._grow(reach)
 
     def of(self, distances: Tensor) -> Tensor:
@@ -214,3 +215,4 @@ class _PositionBias:
             self._reach = reach
             distances = torch.arange(-reach, reach + 1, device=self._weight.device)
             self._table = self._weight[self._bucket(distances)].T.contiguous()
+            self._tables.append(self._table)

@@ -408,6 +408,22 @@ def test_an_allowed_item_without_any_probability_is_left_out_or_an_error() -> No
         engine.score(broken, np.arange(20))
 
 
+def test_an_item_that_breaks_breaks_the_scores_of_its_siblings() -> None:
+    # the model's own softmax would spread it over all tokens; this one gives it to one alone
+    tables = random_tables(np.random.default_rng(0), 1, 2, 1.0)
+    paths = random_paths(np.random.default_rng(0), 2, 20)
+    trie = ItemTrie.from_sorted(paths)
+    tables[1][0, paths[3, 0], paths[3, 1]] = np.nan
+    others = np.delete(np.arange(20), 3)
+    engine = table_engine(tables, trie)
+    assert isinstance(engine.search([Query([0], everything(trie))], 20)[0], EngineError)
+    with pytest.raises(EngineError, match="not finite"):
+        engine.score(Query([0], everything(trie)), others)
+    allowed = everything(trie, [3])  # nobody asks for it
+    assert len(found(engine.search([Query([0], allowed)], 20)[0]).rows) == 19
+    assert np.exp(engine.score(Query([0], allowed), others).log_probabilities).sum() == pytest.approx(1.0, abs=1e-6)
+
+
 # --- scores of given rows ---------------------------------------------------------------------------------------------
 
 

@@ -1,5 +1,8 @@
 """T5 read by us gives what T5 gives by itself."""
 
+import gc
+import weakref
+
 import numpy as np
 import pytest
 import torch
@@ -43,6 +46,18 @@ def test_prompts_longer_than_the_farthest_bucket_are_read() -> None:
     for query in queries:  # a short prompt after a long one, too
         assert_engines_agree(beam, generate, [query], 10)
     assert_engines_agree(beam, generate, queries, 10)
+
+
+def test_a_table_that_was_outgrown_stays_where_it_is() -> None:
+    trie = random_trie(50, (5, 5, 5))
+    engine = beam_engine(small_model("t5"), trie)
+    assert isinstance(engine.decoder, T5Decoder)
+    found(engine.search([Query([4, 5], everything(trie))], 5)[0])
+    table = weakref.ref(engine.decoder._encoder_bias._table)  # a graph on a GPU would have recorded its address
+    found(engine.search([Query(prompts((90,), 19)[0], everything(trie))], 5)[0])
+    gc.collect()
+    assert table() is not None
+    assert engine.decoder._encoder_bias._table is not table()
 
 
 def test_scores_are_divided_as_the_head_asks() -> None:
