@@ -204,11 +204,11 @@ class _PositionBias:
         return self._table[:, distances + self._reach]
 
     def square(self, length: int) -> Tensor:
-        """``(H, length, length)`` between all positions of a sequence."""
+        """``(1, H, length, length)`` between all positions of a sequence."""
         self._grow(length)
         # row i, column j is the distance j - i: windows of the row of distances, the last window first
         windows = self._table[:, self._reach - length + 1 : self._reach + length].unfold(1, length, 1)
-        return windows.flip(1)
+        return windows.flip(1)[None]  # with fewer dimensions PyTorch takes its slow path of attention
 
     def _grow(self, reach: int) -> None:
         if reach > self._reach:
