@@ -97,13 +97,22 @@ def ours(model: PreTrainedModel, requests: int, beams: int, tokens: int) -> tupl
     return prefill, steps
 
 
-def generate_flops(model: PreTrainedModel, requests: int, beams: int, tokens: int) -> float:
-    """What `generate` spends: every beam prefilled (decoder-only), every step with all beams."""
+def of_generate(model: PreTrainedModel, requests: int, beams: int, tokens: int) -> Work:
+    """What `generate` spends: the prompt's keys and values made, kept and copied for every beam.
+
+    `bytes` is what these take, twice while they are copied.
+    """
+    config: Any = model.config
     prefill, steps = ours(model, requests, beams, tokens)
-    later = NUM_LEVELS - 1
-    if model.config.is_encoder_decoder:
-        return prefill.flops + steps.flops * NUM_LEVELS / later
-    return prefill.flops * beams + steps.flops
+    if config.is_encoder_decoder:
+        width = config.num_heads * config.d_kv
+        copies = requests * beams * tokens * 2 * width * config.num_decoder_layers
+        flops = prefill.flops + steps.flops * NUM_LEVELS / (NUM_LEVELS - 1) + 2.0 * copies * config.d_model
+    else:
+        width = config.num_key_value_heads * _head_size(config)
+        copies = requests * beams * tokens * 2 * width * config.num_hidden_layers
+        flops = prefill.flops * beams + steps.flops
+    return Work(flops, 2.0 * copies * next(model.parameters()).element_size())
 
 
 def _matrices(module: torch.nn.Module) -> int:
