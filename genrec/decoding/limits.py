@@ -9,6 +9,7 @@ Shapes: R requests, W beams, K children, L levels, n_l nodes of level l, E liste
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -83,6 +84,10 @@ class LimitTables:
             slots[row] = self._slot(mask)
         return Limits(self._tables, slots.to(self._device), dead)
 
+    @cached_property
+    def _parents(self) -> list[npt.NDArray[np.int32]]:
+        return _parents_of(self._trie)
+
     def nodes_above(self, rows: npt.NDArray[np.int64]) -> list[npt.NDArray[np.int64]]:
         """For each level from the root to the leaves, the node that owns each row."""
         narrow = rows.astype(np.int32)
@@ -108,7 +113,7 @@ class LimitTables:
             table[slot].copy_(torch.from_numpy(living))
 
     def _dead(self, allowed: Sequence[AllowedItems]) -> list[Tensor | None]:
-        by_request = [_dead_nodes(self._trie, items) for items in allowed]
+        by_request = [_dead_nodes(self._trie, self._parents, items) for items in allowed]
         return [self._padded(lists) for lists in zip(*by_request, strict=True)]
 
     def _padded(self, lists: Sequence[npt.NDArray[np.int64]]) -> Tensor | None:
@@ -121,18 +126,32 @@ class LimitTables:
         return torch.from_numpy(padded).to(self._device)
 
 
-def _dead_nodes(trie: ItemTrie, allowed: AllowedItems) -> list[npt.NDArray[np.int64]]:
-    """For each level below the root, the nodes that have allowed items in the mask and lose them all by exclusion."""
-    nothing = np.empty(0, dtype=np.int64)
-    dead = [nothing] * trie.num_levels
-    if not len(allowed.excluded):
-        return dead
-    gone = allowed.excluded.astype(np.int32)  # as `first_leaf`: searchsorted would convert all of it to the wider type
+def _dead_nodes(
+    trie: ItemTrie, parents: Sequence[npt.NDArray[np.int32]], allowed: AllowedItems
+) -> list[npt.NDArray[np.int64]]:
+    """For each level below the root, the nodes that have allowed items in the mask and lose them all by exclusion.
+
+    Args:
+        trie: the items.
+        parents: as `_parents_of`.
+        allowed: of one request.
+    """
+    dead = [np.empty(0, dtype=np.int64)] * trie.num_levels
+    above: npt.NDArray[np.integer] = allowed.excluded  # for each excluded row the node of the level that owns it, ascending
     for level in range(trie.num_levels, 0, -1):
+        if not len(above):
+            break
+        starts = np.flatnonzero(np.diff(above, prepend=-1))
+        nodes, lost = above[starts], np.diff(starts, append=len(above))
         first_leaf = trie.first_leaf[level]
-        nodes, lost = np.unique(np.searchsorted(first_leaf, gone, side="right") - 1, return_counts=True)
-        nodes = nodes[lost == allowed.mask.count(first_leaf[nodes], first_leaf[nodes + 1])]
-        if not len(nodes):
+        emptied = nodes[lost == allowed.mask.count(first_leaf[nodes], first_leaf[nodes + 1])]
+        if not len(emptied):
             break  # a node with a living child lives
-        dead[level - 1] = nodes
+        dead[level - 1] = emptied.astype(np.int64)
+        above = parents[level - 1][above]
     return dead
+
+
+def _parents_of(trie: ItemTrie) -> list[npt.NDArray[np.int32]]:
+    """L arrays ``(n_{l+1},)``: the node of level l above each node of level l + 1."""
+    return [np.repeat(np.arange(len(level) - 1, dtype=np.int32), np.diff(level)) for level in trie.indptr]
