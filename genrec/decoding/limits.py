@@ -137,7 +137,8 @@ def _dead_nodes(
         allowed: of one request.
     """
     dead = [np.empty(0, dtype=np.int64)] * trie.num_levels
-    above: npt.NDArray[np.integer] = allowed.excluded  # for each excluded row the node of the level that owns it, ascending
+    # for each excluded row the node of the level that owns it, ascending
+    above: npt.NDArray[np.integer] = allowed.excluded
     for level in range(trie.num_levels, 0, -1):
         if not len(above):
             break

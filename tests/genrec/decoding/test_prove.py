@@ -1,4 +1,4 @@
-"""A search that asks for proof ends with the best items there are, or with its budget, and claims no more than it knows."""
+"""A search that asks for proof ends with the best items there are or with its budget, and claims what it knows."""
 
 from collections.abc import Sequence
 
