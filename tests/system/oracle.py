@@ -16,7 +16,7 @@ def agree_on_all(bundle: Path, histories: Sequence[Sequence[str]], exclude_histo
     """Every history is answered over HTTP as transformers alone answers it."""
     requests, answers = scratch / "requests.jsonl", scratch / "answers.jsonl"
     requests.write_text("".join(json.dumps({"history": list(history)}) + "\n" for history in histories))
-    with served(bundle, "--engine", "generate", log=scratch / "log") as client:
+    with served(bundle, log=scratch / "log") as client:
         ask(client, histories, answers, k=10, exclude_history=exclude_history)
     flags = ["--exclude-history"] if exclude_history else []
     verdict = subprocess.run(

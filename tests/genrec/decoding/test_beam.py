@@ -6,6 +6,7 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
+from transformers import PreTrainedModel
 
 from genrec.allowed import AllowedItems, ItemMask
 from genrec.decoding import beam as beam_module
@@ -63,6 +64,35 @@ def unfiltered(trie: ItemTrie, lengths: Sequence[int] = RAGGED, vocabulary: int 
 def test_a_small_catalog_is_searched_as_generate_does(name: str, num_beams: int, penalty: float) -> None:
     beam, generate = engines(name, 10, (3, 4, 5), penalty=penalty)
     assert_engines_agree(beam, generate, unfiltered(generate.trie, vocabulary=16), num_beams)
+
+
+def trained(model: PreTrainedModel, trie: ItemTrie, steps: int = 150) -> PreTrainedModel:
+    """The model after some steps on prompts whose next item is always among twenty."""
+    paths = torch.from_numpy(trie.paths).long()
+    prompt = torch.tensor(prompts([8] * 20))
+    item = paths[torch.arange(20) * (len(paths) // 20)]
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    for _ in range(steps):
+        if model.config.is_encoder_decoder:
+            loss = model(input_ids=prompt, labels=item).loss
+        else:
+            labels = torch.cat([torch.full_like(prompt, -100), item], dim=1)
+            loss = model(input_ids=torch.cat([prompt, item], dim=1), labels=labels).loss
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert loss.item() < 1.0
+    return model.eval()
+
+
+@pytest.mark.parametrize("name", ["t5", "llama", "qwen2", "qwen3"])
+def test_models_that_have_learnt_are_searched_as_generate_does(name: str) -> None:
+    # Scores lie further apart than at random, and probabilities are close to 0 and 1.
+    trie = random_trie(300, (10, 12, 14))
+    model = trained(small_model(name, std=0.1), trie)
+    beam, generate = beam_engine(model, trie), generate_engine(model, trie)
+    for num_beams in (10, 50):
+        assert_engines_agree(beam, generate, unfiltered(trie, (8, 8, 3, 17)), num_beams)
 
 
 @BOTH
