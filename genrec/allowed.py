@@ -33,9 +33,6 @@ class ItemMask:
     def __len__(self) -> int:
         return int(self.before[-1])
 
-    def __and__(self, other: "ItemMask") -> "ItemMask":
-        return ItemMask(self.allowed & other.allowed)
-
     @property
     def num_items(self) -> int:
         """N, the size of the catalog."""

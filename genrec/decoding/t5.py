@@ -122,7 +122,8 @@ class T5Decoder:
         cross = [b.layer[1].EncDecAttention for b in decoder.block]
         self._cross_kv = linear(*(part for layer in cross for part in (layer.k, layer.v)), after=self._encoder_norm)
         output: Any = model.get_output_embeddings()
-        scale = config.d_model**-0.5 if config.scale_decoder_outputs else 1.0
+        scaled = getattr(config, "scale_decoder_outputs", config.tie_word_embeddings)  # older releases have one flag
+        scale = config.d_model**-0.5 if scaled else 1.0
         self.head = Head(linear(output, after=self._norm), output.out_features, levels, scale)
 
     def prefill(self, prompts: Padded, num_slots: int) -> tuple[T5Progress, Tensor]:

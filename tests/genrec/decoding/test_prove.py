@@ -78,7 +78,7 @@ class Tables:
         return Beam.ranked(found, sums / LEVELS, np.zeros(len(found)), bound / LEVELS)
 
     def score(self, query: Query, rows: npt.NDArray[np.int64]) -> Scores:
-        raise NotImplementedError
+        raise NotImplementedError  # a proof only searches; if it ever scored, the test should stop here
 
 
 def asked(
