@@ -25,9 +25,10 @@ from transformers.utils import logging as transformers_logging
 from benchmarks.report import publish
 from benchmarks.synthetic import Shape, seal_synthetic, write_synthetic_draft
 from genrec.bundle import layout, load_bundle
+from genrec.bundle.contents import check_files
 from genrec.bundle.load import read_catalog
 from genrec.bundle.manifest import read_manifest
-from genrec.bundle.verify import check_files, check_item_trie, open_id_trie
+from genrec.bundle.verify import check_item_trie, open_id_trie
 from genrec.models import load_model, load_tokenizer
 from genrec.recommender import Recommender
 from genrec.semantic_id import first_unordered
@@ -68,17 +69,17 @@ def load(bundle: Path) -> Steps:
     tokens = manifest.item_tokens
     steps.time("hashing", lambda: check_files(bundle, manifest))
     steps.time("parquet", lambda: pq.read_table(bundle / layout.ITEMS))
-    catalog = steps.time("catalog", lambda: read_catalog(bundle, tokens))
+    catalog = steps.time("catalog", lambda: read_catalog((bundle / layout.ITEMS).read_bytes(), tokens))
     paths = steps.time("paths", lambda: tokens.paths(catalog.codes))
     steps.time("order", lambda: first_unordered(paths))
     trie = steps.time("trie", lambda: ItemTrie.from_sorted(paths))
-    steps.time("item trie", lambda: check_item_trie(bundle, trie))
-    steps.time("id trie", lambda: open_id_trie(bundle, catalog))
+    steps.time("item trie", lambda: check_item_trie((bundle / layout.ITEM_TRIE).read_bytes(), trie))
+    steps.time("id trie", lambda: open_id_trie((bundle / layout.ID_TRIE).read_bytes(), catalog))
     steps.time("model", lambda: load_model(bundle / layout.MODEL, manifest.architecture))
     steps.time("tokenizer", lambda: load_tokenizer(bundle / layout.MODEL))
     recommender = Recommender.of(steps.time("load_bundle", lambda: load_bundle(bundle), repeats=1))
     steps.time("golden", recommender.replay_golden)
-    steps.time("browser", lambda: CatalogBrowser(recommender.bundle.catalog))
+    steps.time("browser", lambda: CatalogBrowser(recommender.bundle.catalog, trie))
     return steps
 
 

@@ -59,10 +59,11 @@ def read_golden(bundle: Bundle) -> list[GoldenAnswer]:
     Raises:
         BundleError: the file is missing, malformed, without an item, or names an item that the catalog does not have.
     """
-    file = bundle.path / layout.GOLDEN
+    if bundle.golden is None:
+        raise BundleError(f"file {layout.GOLDEN} cannot be read as golden answers: it is missing.")
     try:
-        answers = [GoldenAnswer.from_json(line) for line in file.read_text(encoding="utf-8").splitlines() if line]
-    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+        answers = [GoldenAnswer.from_json(line) for line in bundle.golden.decode("utf-8").splitlines() if line]
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise BundleError(f"file {layout.GOLDEN} cannot be read as golden answers: {one_line(error)}") from error
     if not any(answer.items for answer in answers):
         raise BundleError(f"file {layout.GOLDEN} holds no golden answer, so the bundle cannot prove itself.")

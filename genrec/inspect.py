@@ -8,7 +8,7 @@ import typer
 
 from genrec.bundle import layout
 from genrec.bundle.load import read_catalog
-from genrec.bundle.manifest import Manifest, read_manifest
+from genrec.bundle.manifest import Manifest, check_version, read_manifest
 from genrec.errors import BundleError
 from genrec.recommender import Recommender
 from genrec.semantic_id import Catalog
@@ -19,17 +19,24 @@ def inspect(
     verify: Annotated[
         bool, typer.Option("--verify", help="run every check that a server runs before it serves")
     ] = False,
+    expect_version: Annotated[
+        str | None, typer.Option(help="refuse a bundle of any other version", show_default=False)
+    ] = None,
 ) -> None:
     """Show a bundle's manifest, catalog, semantic-ID health and sizes."""
     if not (bundle / layout.MANIFEST).is_file():
         raise BundleError(f"{bundle} has no {layout.MANIFEST}, so it is not a bundle.")
     if verify:
-        recommender = Recommender.load(bundle, device="cpu", dtype="float32")
+        recommender = Recommender.load(bundle, device="cpu", dtype="float32", expect_version=expect_version)
         typer.echo(
             f"verified: hashes, weights, tokens, catalog, trie, golden answers ({recommender.engine_name} engine)"
         )
-    manifest = read_manifest(bundle / layout.MANIFEST)
-    catalog = read_catalog(bundle, manifest.item_tokens)
+        manifest, catalog = recommender.bundle.manifest, recommender.bundle.catalog
+    else:
+        manifest = read_manifest(bundle / layout.MANIFEST)
+        check_version(manifest, expect_version)
+        with layout.open_plain(bundle, layout.ITEMS) as file:
+            catalog = read_catalog(file.readall(), manifest.item_tokens)
     for line in (*_describe_manifest(manifest), *_describe_catalog(catalog), *_describe_levels(catalog, manifest)):
         typer.echo(line)
 

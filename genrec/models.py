@@ -1,9 +1,9 @@
 """Loading a checkpoint with Hugging Face's Auto classes, so strictly that nothing can be lost unnoticed.
 
-Knows nothing of items. No remote code, no pickle, no network: a checkpoint is a local directory of safetensors.
+Knows nothing of items. No remote code, no pickle, no network: a checkpoint is a local directory of safetensors, which
+`genrec.checkpoint` reads into memory of our own.
 """
 
-import json
 import logging
 import re
 from collections.abc import Iterator
@@ -13,23 +13,22 @@ from typing import Any, Literal
 
 import torch
 from transformers import (
-    AutoModelForCausalLM,
-    AutoModelForSeq2SeqLM,
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING,
+    AutoConfig,
     AutoTokenizer,
     GenerationConfig,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 from transformers.utils import logging as transformers_logging
 
+from genrec.checkpoint import Checkpoint, read_checkpoint, read_texts
 from genrec.errors import BundleError, InputError, one_line
 
 Architecture = Literal["seq2seq", "causal"]
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-
-# Keys of config.json that make transformers import code or fetch files (CVE-2026-4372 came through the second).
-_UNTRUSTED_KEYS = ("auto_map", "_attn_implementation", "custom_", "quantization_config")
-_ADAPTER_CONFIG = "adapter_config.json"  # where PEFT is installed, transformers follows it to the base model it names
 
 
 def resolve_device(device: str) -> str:
@@ -71,34 +70,51 @@ def resolve_dtype(dtype: str, *, device: str, stored: str) -> str:
 def load_model(
     path: Path, architecture: Architecture, *, device: str = "cpu", dtype: str = "float32"
 ) -> PreTrainedModel:
-    """The checkpoint in `path`, ready to decode.
+    """The checkpoint in the directory `path`, ready to decode; see `build_model`.
+
+    Raises:
+        BundleError: as `build_model`, or the files cannot be read.
+    """
+    check_config(path)
+    model = build_model(read_checkpoint(path), architecture, device=device, dtype=dtype)
+    model.name_or_path = model.config.name_or_path = str(path)  # PEFT looks there for the base model's config
+    return model
+
+
+def build_model(
+    checkpoint: Checkpoint, architecture: Architecture, *, device: str = "cpu", dtype: str = "float32"
+) -> PreTrainedModel:
+    """The model of a checkpoint, ready to decode. Where dtypes agree its parameters are the checkpoint's tensors.
 
     Its generation config is replaced by an empty one: a `repetition_penalty` or a sampling flag left by a base model
     would change every score (`generate` fills what a caller leaves open from there).
 
     Raises:
-        BundleError: a weight is missing, unexpected, of another shape or not finite, or the files cannot be read.
+        BundleError: a weight is missing, unexpected, of another shape or not finite, or the config is of no such model.
     """
-    check_config(path)
-    auto = AutoModelForSeq2SeqLM if architecture == "seq2seq" else AutoModelForCausalLM
+    checkpoint.config()
+    name = checkpoint.name
+    with checkpoint.unpacked() as directory:
+        model_class, config = _model_class(_read_config(directory), architecture, name)
     try:
         with _quiet():
-            model, report = auto.from_pretrained(
-                path,
+            model, report = model_class.from_pretrained(
+                None,
+                config=config,
+                state_dict=dict(checkpoint.weights),
                 dtype=DTYPES[dtype],
                 local_files_only=True,
-                trust_remote_code=False,
                 use_safetensors=True,
                 ignore_mismatched_sizes=True,  # reported, and refused below in words of ours
                 output_loading_info=True,
             )
-    except Exception as error:  # config classes and safetensors have errors of their own
-        raise BundleError(f"the checkpoint in {path.name}/ cannot be loaded: {one_line(error)}") from error
-    _check_report(path, report)
-    for name, parameter in model.named_parameters():
+    except Exception as error:  # model classes have errors of their own
+        raise BundleError(f"the checkpoint in {name}/ cannot be loaded: {one_line(error)}") from error
+    _check_report(name, report)
+    for parameter_name, parameter in model.named_parameters():
         if not torch.isfinite(parameter).all():
             raise BundleError(
-                f"weight {name!r} in {path.name}/ holds NaN or infinite values; the checkpoint is damaged."
+                f"weight {parameter_name!r} in {name}/ holds NaN or infinite values; the checkpoint is damaged."
             )
     model.generation_config = GenerationConfig()
     moved: PreTrainedModel = model.to(device).eval()
@@ -106,7 +122,7 @@ def load_model(
 
 
 def load_tokenizer(path: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer in `path`.
+    """The tokenizer in the directory `path`.
 
     Raises:
         BundleError: there is none, or it cannot be read.
@@ -117,29 +133,27 @@ def load_tokenizer(path: Path) -> PreTrainedTokenizerBase:
                 path, local_files_only=True, trust_remote_code=False
             )
     except Exception as error:  # tokenizers raises plain Exception for a malformed file
-        raise BundleError(f"the tokenizer in {path.name}/ cannot be loaded: {one_line(error)}") from error
+        raise BundleError(f"the tokenizer in {path.name}/ cannot be loaded: {_without_path(error, path)}") from error
     return tokenizer
 
 
+def build_tokenizer(checkpoint: Checkpoint) -> PreTrainedTokenizerBase:
+    """The tokenizer of a checkpoint in memory.
+
+    Raises:
+        BundleError: there is none, or it cannot be read.
+    """
+    with checkpoint.unpacked() as directory:
+        return load_tokenizer(directory)
+
+
 def check_config(path: Path) -> dict[str, Any]:
-    """config.json of a checkpoint, if nothing in it would run code or fetch files.
+    """config.json of the checkpoint in a directory, if nothing in it would run code or fetch files.
 
     Raises:
         BundleError: the file is missing, not JSON, or holds such a key.
     """
-    file = path / "config.json"
-    try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise BundleError(f"{path.name}/config.json cannot be read: {one_line(error)}") from error
-    if not isinstance(config, dict):
-        raise BundleError(f"{path.name}/config.json is not a JSON object.")
-    for key, value in config.items():
-        if value is not None and key.startswith(_UNTRUSTED_KEYS):
-            raise BundleError(f"{path.name}/config.json holds {key!r}, which could run code or fetch files; remove it.")
-    if (path / _ADAPTER_CONFIG).exists():
-        raise BundleError(f"{path.name}/{_ADAPTER_CONFIG} would load a base model from elsewhere; merge the adapter.")
-    return config
+    return read_texts(path).config()
 
 
 def special_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> set[int]:
@@ -156,21 +170,54 @@ def embedding_rows(model: PreTrainedModel) -> tuple[int, int]:
     return model.get_input_embeddings().weight.shape[0], model.get_output_embeddings().weight.shape[0]
 
 
-def _check_report(path: Path, report: dict[str, Any]) -> None:
+def _check_report(checkpoint: str, report: dict[str, Any]) -> None:
     for key, told in (("missing_keys", "lacks"), ("unexpected_keys", "holds the unexpected")):
         names = sorted(map(str, report[key]))
         if names:
             more = f" and {len(names) - 1} more" if len(names) > 1 else ""
             raise BundleError(
-                f"the checkpoint in {path.name}/ {told} weight {names[0]!r}{more}; "
+                f"the checkpoint in {checkpoint}/ {told} weight {names[0]!r}{more}; "
                 "it was saved from another model class or another library version."
             )
     for name, stored, expected in sorted(report["mismatched_keys"]):
         raise BundleError(
-            f"weight {name!r} in {path.name}/ has shape {list(stored)}, but its config says {list(expected)}."
+            f"weight {name!r} in {checkpoint}/ has shape {list(stored)}, but its config says {list(expected)}."
         )
     for message in report.get("error_msgs") or ():
-        raise BundleError(f"the checkpoint in {path.name}/ does not fit its config: {message}")
+        raise BundleError(f"the checkpoint in {checkpoint}/ does not fit its config: {message}")
+
+
+def _read_config(path: Path) -> PreTrainedConfig:
+    try:
+        with _quiet():
+            config: PreTrainedConfig = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # config classes have errors of their own
+        raise BundleError(f"the checkpoint in {path.name}/ cannot be loaded: {_without_path(error, path)}") from error
+    return config
+
+
+def _model_class(
+    config: PreTrainedConfig, architecture: Architecture, checkpoint: str
+) -> tuple[type[PreTrainedModel], PreTrainedConfig]:
+    """The class that the Auto classes would take, and the config it takes; they themselves insist on a path."""
+    mapping = MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING if architecture == "seq2seq" else MODEL_FOR_CAUSAL_LM_MAPPING
+    found = mapping.get(type(config), None)
+    classes = found if isinstance(found, list | tuple) else [found]
+    named = [one for one in classes if one is not None and one.__name__ in (config.architectures or ())]
+    model_class = (named or classes)[0]
+    if model_class is None:
+        raise BundleError(
+            f"the checkpoint in {checkpoint}/ cannot be loaded: {config.model_type!r} is no {architecture} model."
+        )
+    text_config = config.sub_configs.get("text_config")
+    if text_config is not None and model_class.config_class is text_config:  # the language half of a larger model
+        config = config.get_text_config()
+    return model_class, config
+
+
+def _without_path(error: Exception, path: Path) -> str:
+    """What a library says, without where the files lie."""
+    return one_line(error).replace(str(path), path.name)
 
 
 @contextmanager

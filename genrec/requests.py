@@ -1,9 +1,10 @@
 """What can be asked of a recommender, in ids. Knows no catalog; what fits one, `Recommender` checks."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, Self
 
+from genrec.errors import RequestError
 from genrec.filters import Filter
 
 
@@ -31,6 +32,48 @@ class Request:
     fallback: Literal["popular", "none"] = "popular"
     filter: Filter | None = None
     prove_exact: bool = False
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> Self:
+        """A request of the fields of a JSON object, a filter as an object within it.
+
+        Raises:
+            RequestError: a field is unknown, missing or of another type.
+        """
+        for name, value in fields.items():
+            if name not in _IS_OF_ITS_TYPE:
+                raise RequestError(f"A request has no field {name[:100]!r}.")
+            if not _IS_OF_ITS_TYPE[name](value):
+                raise RequestError(f"{name} is of another type.", f"/{name}")
+        if "history" not in fields:
+            raise RequestError("A request needs a history.", "/history")
+        asked = fields.get("filter")
+        return cls(**{**fields, "filter": None if asked is None else Filter(**asked)})
+
+
+def _is_ids(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(item_id, str) for item_id in value)
+
+
+def _is_filter(value: object) -> bool:
+    return (
+        isinstance(value, dict)
+        and value.keys() <= {"include_ids", "where"}
+        and (value.get("include_ids") is None or _is_ids(value["include_ids"]))
+        and (value.get("where") is None or isinstance(value["where"], dict))
+    )
+
+
+_IS_OF_ITS_TYPE: Mapping[str, Callable[[Any], bool]] = {
+    "history": _is_ids,
+    "k": lambda value: type(value) is int,
+    "exclude": _is_ids,
+    "exclude_history": lambda value: value is None or type(value) is bool,
+    "num_beams": lambda value: value is None or type(value) is int,
+    "fallback": lambda value: value in ("popular", "none"),
+    "filter": lambda value: value is None or _is_filter(value),
+    "prove_exact": lambda value: type(value) is bool,
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,10 +1,15 @@
 """Where the files of a bundle are, and how bytes reach the disk for good."""
 
+import errno
 import hashlib
+import io
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from pathlib import Path
+
+from genrec.errors import BundleError, one_line
 
 MANIFEST = "manifest.json"
 DRAFT_MANIFEST = "draft.json"
@@ -16,15 +21,51 @@ GOLDEN = "golden.jsonl"
 CARD = "README.md"
 
 _HASH_BLOCK = 1 << 20  # bytes read at a time
+_LONGEST_NAME_SHOWN = 200
 
 
 def walk(root: Path) -> Iterator[Path]:
     """Every entry below `root` that is not a plain directory, links included and not followed, in a stable order."""
-    for entry in sorted(root.iterdir()):
+    waiting = sorted(root.iterdir(), reverse=True)
+    while waiting:
+        entry = waiting.pop()
         if entry.is_dir() and not entry.is_symlink():
-            yield from walk(entry)
+            waiting += sorted(entry.iterdir(), reverse=True)
         else:
             yield entry
+
+
+def named(name: str) -> str:
+    """A file's name as it may stand in a sentence: whatever was found on the disk, short and printable."""
+    return name if name.isprintable() and len(name) <= _LONGEST_NAME_SHOWN else ascii(name[:_LONGEST_NAME_SHOWN])
+
+
+def open_plain(root: Path, name: str) -> io.FileIO:
+    """Open a file below `root` to read it. A link in its place is not followed, a pipe not waited for.
+
+    Raises:
+        BundleError: it is none, or cannot be opened.
+    """
+    try:
+        handle = os.open(root / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENXIO):
+            raise not_plain(name) from error
+        raise unreadable(name, error) from error
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise not_plain(name)
+    return io.FileIO(handle)
+
+
+def not_plain(name: str) -> BundleError:
+    """What is said of a link, a device or a directory where a file should be."""
+    return BundleError(f"file {named(name)} is a link, a directory or a device; a bundle holds plain files only.")
+
+
+def unreadable(name: str, error: OSError) -> BundleError:
+    """What is said of a file that the system does not give."""
+    return BundleError(f"file {named(name)} cannot be read: {one_line(OSError(error.errno, error.strerror))}")
 
 
 def sha256_of(file: Path) -> str:

@@ -10,12 +10,13 @@ import pyarrow.parquet as pq
 from transformers import PreTrainedModel
 
 from genrec.bundle import layout
-from genrec.bundle.manifest import DRAFT, Manifest, read_manifest
-from genrec.bundle.verify import check_files, check_item_trie, check_tokens, open_id_trie
+from genrec.bundle.contents import Contents, read_draft, read_sealed
+from genrec.bundle.manifest import DRAFT, Manifest, check_version, read_manifest
+from genrec.bundle.verify import check_item_trie, check_tokens, open_id_trie
 from genrec.errors import BundleError, DataError, one_line
 from genrec.history import HistoryEncoder
 from genrec.item_tokens import ItemTokens
-from genrec.models import load_model, load_tokenizer, resolve_device, resolve_dtype
+from genrec.models import build_model, build_tokenizer, resolve_device, resolve_dtype
 from genrec.semantic_id import Catalog, first_unordered
 from genrec.trie import ItemTrie
 
@@ -32,6 +33,7 @@ class Bundle:
         encoder: item rows -> input ids.
         model: the merged model, on its device, in eval mode.
         dtype: what the weights were loaded as.
+        golden: the content of golden.jsonl, None in a draft.
     """
 
     path: Path
@@ -41,28 +43,33 @@ class Bundle:
     encoder: HistoryEncoder
     model: PreTrainedModel
     dtype: str
+    golden: bytes | None
 
 
-def load_bundle(path: str | Path, *, device: str = "cpu", dtype: str = "auto") -> Bundle:
+def load_bundle(
+    path: str | Path, *, device: str = "cpu", dtype: str = "auto", expect_version: str | None = None
+) -> Bundle:
     """Load a sealed bundle after every check but the golden replay, which `Recommender.load` adds.
+
+    Args:
+        path: the bundle's directory.
+        device: auto, cpu, cuda or cuda:N.
+        dtype: auto (float32 on CPU, the manifest's elsewhere), float32, bfloat16 or float16.
+        expect_version: refuse every other version, before anything but the manifest is read.
 
     Raises:
         BundleError: one sentence that names the file or item.
-        InputError: device or dtype cannot be had here.
+        InputError: device or dtype cannot be had here, or `expect_version` is not a version.
     """
     root = Path(path)
-    if not root.is_dir():
-        raise BundleError(f"{root} is not a directory; give the path of a bundle.")
-    if not (root / layout.MANIFEST).is_file():
-        raise BundleError(f"{root} has no {layout.MANIFEST}, so it is not a (finished) bundle.")
-    manifest = read_manifest(root / layout.MANIFEST)
-    if manifest.version == DRAFT:
-        raise BundleError(f"{root} is a draft; seal it first.")
+    manifest = read_sealed_manifest(root)
+    check_version(manifest, expect_version)
+    device, dtype = _resolve(manifest, device, dtype)
     try:
-        check_files(root, manifest)
+        contents = read_sealed(root, manifest)
     except OSError as error:
         raise BundleError(f"{root} cannot be read: {one_line(error)}") from error
-    return _load_parts(root, manifest, device=device, dtype=dtype)
+    return _make(root, manifest, contents, device=device, dtype=dtype)
 
 
 def load_draft(path: str | Path, *, device: str = "cpu", dtype: str = "auto") -> Bundle:
@@ -72,17 +79,35 @@ def load_draft(path: str | Path, *, device: str = "cpu", dtype: str = "auto") ->
         BundleError, InputError: as `load_bundle`.
     """
     root = Path(path)
-    return _load_parts(root, read_manifest(root / layout.DRAFT_MANIFEST), device=device, dtype=dtype)
+    manifest = read_manifest(root / layout.DRAFT_MANIFEST)
+    device, dtype = _resolve(manifest, device, dtype)
+    return _make(root, manifest, read_draft(root), device=device, dtype=dtype)
 
 
-def read_catalog(root: Path, tokens: ItemTokens) -> Catalog:
-    """catalog/items.parquet as a catalog, every code known to `tokens`.
+def read_sealed_manifest(root: Path) -> Manifest:
+    """The manifest of the bundle in `root`. It is written last: without it, the directory is no bundle yet.
+
+    Raises:
+        BundleError: there is none, it cannot be read, or is that of a draft.
+    """
+    if not root.is_dir():
+        raise BundleError(f"{root} is not a directory; give the path of a bundle.")
+    if not (root / layout.MANIFEST).is_file():
+        raise BundleError(f"{root} has no {layout.MANIFEST}, so it is not a (finished) bundle.")
+    manifest = read_manifest(root / layout.MANIFEST)
+    if manifest.version == DRAFT:
+        raise BundleError(f"{root} is a draft; seal it first.")
+    return manifest
+
+
+def read_catalog(content: bytes, tokens: ItemTokens) -> Catalog:
+    """The content of catalog/items.parquet as a catalog, every code known to `tokens`.
 
     Raises:
         BundleError: a column is missing or of a wrong type, two items share a semantic ID, or the order is wrong.
     """
     try:
-        table = pq.read_table(root / layout.ITEMS)
+        table = pq.read_table(pa.BufferReader(content))
     except (OSError, pa.ArrowException) as error:
         raise BundleError(f"file {layout.ITEMS} cannot be read: {one_line(error)}") from error
     code_names = [f"code_{level}" for level in range(tokens.num_levels)]
@@ -112,19 +137,25 @@ def read_catalog(root: Path, tokens: ItemTokens) -> Catalog:
     return catalog
 
 
-def _load_parts(root: Path, manifest: Manifest, *, device: str, dtype: str) -> Bundle:
+def _resolve(manifest: Manifest, device: str, dtype: str) -> tuple[str, str]:
+    device = resolve_device(device)
+    return device, resolve_dtype(dtype, device=device, stored=manifest.dtype)
+
+
+def _make(root: Path, manifest: Manifest, contents: Contents, *, device: str, dtype: str) -> Bundle:
     if manifest.model_inputs:
         raise BundleError(
             f"the model takes the extra inputs {list(manifest.model_inputs)}, and no installed plug-in fills them."
         )
     tokens = manifest.item_tokens
-    catalog = read_catalog(root, tokens)
+    catalog = read_catalog(contents.file(layout.ITEMS), tokens)
     paths = tokens.paths(catalog.codes)
     trie = ItemTrie.from_sorted(paths)
-    check_item_trie(root, trie)
-    catalog = catalog.with_id_trie(open_id_trie(root, catalog))
-    device = resolve_device(device)
-    dtype = resolve_dtype(dtype, device=device, stored=manifest.dtype)
-    model = load_model(root / layout.MODEL, manifest.architecture, device=device, dtype=dtype)
-    check_tokens(manifest, tokens, model, load_tokenizer(root / layout.MODEL))
-    return Bundle(root, manifest, catalog, trie, HistoryEncoder(manifest.prompt.prompt, paths), model, dtype)
+    check_item_trie(contents.file(layout.ITEM_TRIE), trie)
+    catalog = catalog.with_id_trie(open_id_trie(contents.file(layout.ID_TRIE), catalog))
+    checkpoint = contents.checkpoint
+    checkpoint.check_texts()
+    model = build_model(checkpoint, manifest.architecture, device=device, dtype=dtype)
+    check_tokens(manifest, tokens, model, build_tokenizer(checkpoint))
+    encoder = HistoryEncoder(manifest.prompt.prompt, paths)
+    return Bundle(root, manifest, catalog, trie, encoder, model, dtype, contents.files.get(layout.GOLDEN))

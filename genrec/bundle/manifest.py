@@ -1,14 +1,17 @@
 """The manifest: the facts that training fixed. The service reads them and never overrides one."""
 
 import hashlib
+import io
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from genrec.errors import BundleError, DataError, one_line
+from genrec.bundle import layout
+from genrec.errors import BundleError, DataError, InputError, one_line
 from genrec.history import Prompt
 from genrec.item_tokens import ItemTokens
 
@@ -16,7 +19,12 @@ FORMAT_VERSION: Literal[1] = 1
 DRAFT = "draft"
 """The version of a bundle that is not sealed yet."""
 
+MAX_BYTES = 64 << 20
+"""Of a manifest's file: room for five million item tokens."""
+
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+_VERSION = re.compile(r"[0-9a-f]{12}")
+_ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 TokenId = Annotated[int, Field(ge=0, lt=2**31)]
 
@@ -106,6 +114,28 @@ class Manifest(_Facts):
             )
         return tokens
 
+    @property
+    def stored_weight_bytes(self) -> int:
+        """Bytes of the files of weights."""
+        model = f"{layout.MODEL}/"
+        return sum(
+            facts.bytes
+            for name, facts in self.files.items()
+            if name.startswith(model) and name.endswith(".safetensors")
+        )
+
+    def weight_bytes(self, dtype: str) -> int:
+        """Bytes that the weights take once they are loaded as `dtype`, to within the headers of their files."""
+        return self.stored_weight_bytes * _ITEM_BYTES[dtype] // _ITEM_BYTES[self.dtype]
+
+    def loading_bytes(self, dtype: str) -> int:
+        """Bytes of main memory that loading takes at its peak, without the catalog.
+
+        The files are read whole; tensors of another dtype, or on another device, are made beside them.
+        """
+        converted = 0 if dtype == self.dtype else self.weight_bytes(dtype)
+        return self.stored_weight_bytes + converted
+
     def to_json(self) -> str:
         """The text of manifest.json."""
         return json.dumps(self.model_dump(mode="json"), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
@@ -134,10 +164,14 @@ def read_manifest(file: Path) -> Manifest:
     Raises:
         BundleError: unreadable, of a newer format, with a wrong or unknown key, or not what its version says.
     """
-    try:
-        raw = json.loads(file.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise BundleError(f"{file.name} cannot be read: {one_line(error)}") from error
+    with io.BufferedReader(layout.open_plain(file.parent, file.name)) as stream:
+        try:
+            content = stream.read(MAX_BYTES + 1)
+            if len(content) > MAX_BYTES:
+                raise BundleError(f"{file.name} is longer than {MAX_BYTES} bytes.")
+            raw = json.loads(content)
+        except (OSError, ValueError, RecursionError) as error:
+            raise BundleError(f"{file.name} cannot be read: {one_line(error)}") from error
     if not isinstance(raw, dict):
         raise BundleError(f"{file.name} is not a JSON object.")
     if isinstance(raw.get("format_version"), int) and raw["format_version"] > FORMAT_VERSION:
@@ -156,6 +190,23 @@ def read_manifest(file: Path) -> Manifest:
             "it was edited after it was sealed."
         )
     return manifest
+
+
+def check_version(manifest: Manifest, expected: str | None) -> None:
+    """Refuse a bundle that is not the one that was meant; None expects nothing.
+
+    The version follows from every byte of a bundle, and is compared whole: a prefix could fit two.
+
+    Raises:
+        InputError: `expected` is not a version.
+        BundleError: the bundle has another.
+    """
+    if expected is None:
+        return
+    if _VERSION.fullmatch(expected) is None:
+        raise InputError(f"{expected[:100]!r} is not the version of a bundle, which is 12 digits of 0-9 and a-f.")
+    if manifest.version != expected:
+        raise BundleError(f"the bundle has version {manifest.version}, but {expected} is expected.")
 
 
 def _first_problem(error: Exception) -> str:

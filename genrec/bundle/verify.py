@@ -1,6 +1,5 @@
 """The checks that stand between a directory and a served bundle. Each failure is one sentence that names the file."""
 
-from pathlib import Path
 from typing import TypeVar
 
 import marisa_trie
@@ -15,39 +14,6 @@ from genrec.semantic_id import Catalog, id_trie_agrees
 from genrec.trie import ItemTrie
 
 _Trie = TypeVar("_Trie", marisa_trie.BinaryTrie, marisa_trie.RecordTrie)
-
-# What a bundle may hold. Pickle hides behind .bin, .pt and others, so the list is of what is allowed.
-_SUFFIXES = {".json", ".jsonl", ".safetensors", ".parquet", ".marisa", ".md", ".toml", ".html", ".png", ".svg"}
-_SUFFIXES |= {".txt", ".model", ".csv"}  # vocabularies of tokenizers, tables of reports
-
-
-def check_files(root: Path, manifest: Manifest) -> None:
-    """Every listed file is there with the listed bytes, and nothing else is.
-
-    Raises:
-        BundleError: a file is missing, unlisted, a link, of a kind that is never read, or has other bytes.
-        OSError: a file cannot be read.
-    """
-    found = {file.relative_to(root).as_posix(): file for file in layout.walk(root)}
-    if found.pop(layout.MANIFEST).is_symlink():
-        raise BundleError(f"file {layout.MANIFEST} is a link; a bundle holds plain files only.")
-    for name in sorted(manifest.files.keys() - found.keys()):
-        raise BundleError(f"file {name} is listed in {layout.MANIFEST} but missing.")
-    for name in sorted(found.keys() - manifest.files.keys()):
-        raise BundleError(f"file {name} is not listed in {layout.MANIFEST}; a bundle holds nothing else. Remove it.")
-    for name, facts in manifest.files.items():
-        file = found[name]
-        if file.is_symlink() or not file.is_file():
-            raise BundleError(f"file {name} is a link or a device; a bundle holds plain files only.")
-        if file.suffix not in _SUFFIXES:
-            raise BundleError(f"file {name} is of a kind that a bundle never holds (allowed: {sorted(_SUFFIXES)}).")
-        size = file.stat().st_size
-        if size != facts.bytes:
-            raise BundleError(
-                f"file {name} has {size} bytes, but {layout.MANIFEST} lists {facts.bytes}: it is damaged."
-            )
-        if layout.sha256_of(file) != facts.sha256:
-            raise BundleError(f"file {name} has other bytes than when it was sealed (sha256 differs): it is damaged.")
 
 
 def check_tokens(
@@ -81,24 +47,24 @@ def check_tokens(
         raise BundleError(f"{layout.MANIFEST}: decoder_prefix_ids must be given for seq2seq and be empty for causal.")
 
 
-def check_item_trie(root: Path, trie: ItemTrie) -> None:
-    """The item-token trie on disk holds the paths of the catalog.
+def check_item_trie(content: bytes, trie: ItemTrie) -> None:
+    """The item-token trie of the bundle holds the paths of the catalog.
 
     Raises:
         BundleError: it cannot be read, or disagrees.
     """
-    marisa = _open_trie(root, layout.ITEM_TRIE, marisa_trie.BinaryTrie())
+    marisa = _open_trie(content, layout.ITEM_TRIE, marisa_trie.BinaryTrie())
     if not trie.agrees_with(marisa):
         raise BundleError(f"file {layout.ITEM_TRIE} holds other token paths than {layout.ITEMS}.")
 
 
-def open_id_trie(root: Path, catalog: Catalog) -> marisa_trie.RecordTrie:
-    """The trie on disk that leads from the catalog's item ids to their rows.
+def open_id_trie(content: bytes, catalog: Catalog) -> marisa_trie.RecordTrie:
+    """The trie of the bundle that leads from the catalog's item ids to their rows.
 
     Raises:
         BundleError: it cannot be read, or disagrees.
     """
-    marisa = _open_trie(root, layout.ID_TRIE, marisa_trie.RecordTrie("<I"))
+    marisa = _open_trie(content, layout.ID_TRIE, marisa_trie.RecordTrie("<I"))
     try:
         agrees = id_trie_agrees(marisa, catalog.item_ids)
     except DataError as error:
@@ -108,9 +74,9 @@ def open_id_trie(root: Path, catalog: Catalog) -> marisa_trie.RecordTrie:
     return marisa
 
 
-def _open_trie(root: Path, name: str, trie: _Trie) -> _Trie:
+def _open_trie(content: bytes, name: str, trie: _Trie) -> _Trie:
     try:
-        trie.load(str(root / name))
-    except (OSError, RuntimeError) as error:
+        trie.frombytes(content)
+    except (OSError, RuntimeError, ValueError) as error:
         raise BundleError(f"file {name} is not a marisa-trie: {one_line(error)}") from error
     return trie

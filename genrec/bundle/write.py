@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from genrec.bundle import layout
+from genrec.bundle.contents import check_files
 from genrec.bundle.manifest import FileFacts, Golden, Manifest, read_manifest
-from genrec.bundle.verify import check_files
 from genrec.errors import BundleError
 from genrec.semantic_id import Catalog
 from genrec.trie import ItemTrie, sort_order
@@ -96,7 +96,9 @@ def seal(
     if beside.exists():
         shutil.rmtree(beside)
     try:
-        shutil.copytree(draft, beside, ignore=shutil.ignore_patterns(layout.DRAFT_MANIFEST))
+        # Contents alone: weights are saved readable by their owner only, and another user may be the one who serves.
+        left_out = shutil.ignore_patterns(layout.DRAFT_MANIFEST)
+        shutil.copytree(draft, beside, ignore=left_out, copy_function=shutil.copyfile)
         for name, content in extra.items():
             _put(beside / name, content)
         manifest = read_manifest(draft / layout.DRAFT_MANIFEST).model_copy(update={"golden": golden})
@@ -117,7 +119,7 @@ def _put(target: Path, content: Path | str) -> None:
     if isinstance(content, str):
         target.write_text(content, encoding="utf-8")
     elif content.is_dir():
-        shutil.copytree(content, target, dirs_exist_ok=True)
+        shutil.copytree(content, target, dirs_exist_ok=True, copy_function=shutil.copyfile)
     else:
         shutil.copyfile(content, target)
 

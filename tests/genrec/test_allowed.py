@@ -24,6 +24,14 @@ def test_allowed_rows_are_selected_in_the_order_given(excluded: list[int], order
     assert selected.tolist() == [row for row in order if row not in excluded]
 
 
+@given(st.integers(0, 10**6), st.integers(0, 4_000), st.sampled_from([0.0, 0.001, 0.1, 0.9]))
+def test_the_first_allowed_rows_are_the_first_of_all_that_are_selected(seed: int, count: int, share: float) -> None:
+    rng = np.random.default_rng(seed)
+    allowed = AllowedItems.all_but(rng.integers(0, 5_000, 10).tolist(), ItemMask(rng.random(5_000) < share))
+    order = rng.permutation(5_000)
+    assert allowed.first(order, count).tolist() == allowed.select(order)[:count].tolist()
+
+
 def test_nothing_need_be_excluded() -> None:
     allowed = AllowedItems.all_but([], ItemMask.everything(3))
     assert len(allowed) == 3

@@ -2,15 +2,17 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from genrec.bundle import Bundle
+from genrec.bundle import Bundle, layout
 from genrec.bundle.manifest import Golden
 from genrec.errors import BundleError
 from genrec.golden import GoldenAnswer, Reduced, ScoredList, check_golden, measure_reduced, read_golden
 from genrec.recommender import Recommender
 from genrec.requests import Request
+from tests.fakes import reseal
 
 EXPECTED = [("a", -1.0), ("b", -2.0), ("c", -2.00005), ("d", -3.0)]
 
@@ -89,7 +91,7 @@ def in_bfloat16(bundle: Bundle) -> Bundle:
 
 
 def answers(recommender: Recommender, golden: list[GoldenAnswer]) -> list[ScoredList]:
-    return [answer.scored_list for answer in recommender.recommend([Request(**one.request) for one in golden])]
+    return [answer.scored_list for answer in recommender.recommend([Request.from_json(one.request) for one in golden])]
 
 
 def test_how_far_a_dtype_strays_is_measured_by_rescoring_the_golden_items(recommender: Recommender) -> None:
@@ -137,3 +139,20 @@ def test_answers_without_items_neither_stray_nor_overlap(recommender: Recommende
 def test_what_is_allowed_from_now_on_leaves_a_margin_over_what_was_measured() -> None:
     assert Reduced(0.1, 0.75).allowance == Golden(reduced_tolerance=0.2, reduced_overlap=0.55)
     assert Reduced(0.001, 0.1).allowance == Golden(reduced_tolerance=0.05, reduced_overlap=0.0)
+
+
+@pytest.mark.parametrize("engine", ["beam", "generate"])
+def test_a_golden_request_may_have_a_filter(bundle_copy: Path, engine: str) -> None:
+    """As JSON gives it: an object within the request."""
+    fields = {
+        "history": ["i1", "i2"],
+        "k": 4,
+        "filter": {"where": {"year": {"gte": 1910}}, "include_ids": ["i3", "i8", "i9"]},
+    }
+    (answer,) = Recommender.load(bundle_copy).recommend([Request.from_json(fields)])
+    assert 0 < len(answer.items) <= 3
+    with (bundle_copy / layout.GOLDEN).open("a") as file:
+        file.write("\n" + GoldenAnswer(fields, answer.scored_list).to_json())
+    reseal(bundle_copy)
+    assert read_golden(Recommender.load(bundle_copy, engine=engine).bundle)[-1].request == fields
+    Recommender.load(bundle_copy, dtype="bfloat16", engine=engine)

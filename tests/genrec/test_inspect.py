@@ -69,7 +69,7 @@ def test_every_check_of_a_server_is_run_when_asked(bundle_path: Path, capsys, mo
     assert loaded == []
     lines = inspect(capsys, bundle_path, "--verify")
     assert lines[0] == "verified: hashes, weights, tokens, catalog, trie, golden answers (beam engine)"
-    assert loaded == [{"device": "cpu", "dtype": "float32"}]
+    assert loaded == [{"device": "cpu", "dtype": "float32", "expect_version": None}]
 
 
 @pytest.mark.parametrize("name", ["nothing", "draft"])
@@ -81,3 +81,13 @@ def test_what_is_no_bundle_is_refused(tmp_path: Path, capsys, name: str, options
         commands.main(["inspect", str(tmp_path / name), *options])
     assert exit_of.value.code == 65
     assert "has no manifest.json, so it is not a bundle" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("options", [[], ["--verify"]])
+def test_a_bundle_of_another_version_than_expected_is_refused(bundle_path: Path, capsys, options: list[str]) -> None:
+    version = read_manifest(bundle_path / layout.MANIFEST).version
+    assert inspect(capsys, bundle_path, *options, "--expect-version", version)
+    with pytest.raises(SystemExit) as exit_of:
+        commands.main(["inspect", str(bundle_path), *options, "--expect-version", "0123456789ab"])
+    assert exit_of.value.code == 65
+    assert f"the bundle has version {version}, but 0123456789ab is expected" in capsys.readouterr().err

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from genrec.errors import RequestError
 from genrec.predicates import MAX_CONDITIONS, MAX_DEPTH, MAX_VALUES, OPERATORS, Every, Not, OneOf, parse_predicate
-from genrec.semantic_id import column_type
+from genrec.semantic_id import Catalog, column_type
 
 TABLE = pa.table(
     {
@@ -33,8 +33,17 @@ COLUMNS = {field.name: column_type(field.type, field.name) for field in TABLE.sc
 def found(where: object, table: pa.Table = TABLE) -> list[int]:
     """The rows that a predicate lets through."""
     columns = {field.name: column_type(field.type, field.name) for field in table.schema}
-    yes = parse_predicate(where, columns, "/filter/where").over(table).yes
-    return np.flatnonzero(np.broadcast_to(yes, table.num_rows)).tolist()
+    predicate = parse_predicate(where, columns, "/filter/where")
+    codes = np.arange(table.num_rows, dtype=np.int32)[:, None]
+    catalog = (
+        Catalog(pa.array(codes[:, 0].astype(str)), codes, codes[:, 0].astype(np.int64), table)
+        if table.num_rows
+        else None
+    )
+    in_tables = [table, catalog.filterable] if catalog else [table]
+    plain, *encoded = (np.broadcast_to(predicate.over(one).yes, one.num_rows) for one in in_tables)
+    assert all((plain == one).all() for one in encoded), "dictionaries make no difference"
+    return np.flatnonzero(plain).tolist()
 
 
 def refused(where: object, columns: Mapping[str, str] = COLUMNS) -> RequestError:

@@ -164,6 +164,7 @@ def nudged(answers: list[dict[str, Any]]) -> None:
 
 RUNS_CODE = "config.json holds '{}', which could run code"
 NO_MODEL, NO_TOKENIZER = "the checkpoint in model/ cannot be loaded", "the tokenizer in model/ cannot be loaded"
+CATALOG_IS_MISSING = r"file catalog/items\.parquet is missing"
 NO_CATALOG = r"file catalog/items\.parquet cannot be read"
 OTHER_PATHS = r"file catalog/items\.marisa holds other token paths than catalog/items\.parquet"
 OTHER_IDS = r"file catalog/ids\.marisa holds other item ids than catalog/items\.parquet"
@@ -208,7 +209,9 @@ RESEALED: dict[str, tuple[Damage, str]] = {
         bytes_of("model/tokenizer.json", lambda _: b'{"added_tokens": [], "model": {"type": "Nope"}}'),
         NO_TOKENIZER,
     ),
-    "tokenizer config cut short": (bytes_of("model/tokenizer_config.json", half), NO_TOKENIZER),
+    "tokenizer config cut short": (
+        bytes_of("model/tokenizer_config.json", half), r"model/tokenizer_config\.json cannot be read"
+    ),
     # tokens
     "a token beyond the vocabulary": (
         item_tokens(lambda ids: ids[2].__setitem__(3, 5000)), "item token id 5000, beyond the 19 rows of the embedding"
@@ -259,7 +262,7 @@ RESEALED: dict[str, tuple[Damage, str]] = {
         items(lambda t: t.append_column("when", pa.array([0] * 40, pa.timestamp("s")))), "'when' has type timestamp"
     ),
     "a catalog that is no Parquet": (bytes_of(layout.ITEMS, half), NO_CATALOG),
-    "no catalog": (without(layout.ITEMS), NO_CATALOG),
+    "no catalog": (without(layout.ITEMS), CATALOG_IS_MISSING),
     # tries
     "the item trie of another catalog": (item_trie_of_another, OTHER_PATHS),
     "the id trie of another catalog": (
@@ -268,7 +271,7 @@ RESEALED: dict[str, tuple[Damage, str]] = {
     "an id trie with the rows of another order": (id_trie_in_another_order, OTHER_IDS),
     "an id trie of another layout": (rows_of_two_bytes, r"ids\.marisa does not hold one 4-byte row an item id"),
     "an item trie that is none": (bytes_of(layout.ITEM_TRIE, half), r"items\.marisa is not a marisa-trie"),
-    "no id trie": (without(layout.ID_TRIE), r"ids\.marisa is not a marisa-trie"),
+    "no id trie": (without(layout.ID_TRIE), r"file catalog/ids\.marisa is missing"),
     # golden answers
     "a golden score that is wrong": (
         golden(lambda a: a[0]["items"][0].update(score=-9.0)), r"answer 1: the score at rank 1 is -\S+ instead of -9\.0"
@@ -286,6 +289,18 @@ RESEALED: dict[str, tuple[Damage, str]] = {
     ),
     "a golden request with an unknown field": (
         golden(lambda a: a[0]["request"].update(temperature=2)), BAD_REQUEST
+    ),
+    "a golden request with a history that is one word": (
+        golden(lambda a: a[0]["request"].update(history="i1")), BAD_REQUEST
+    ),
+    "a golden request with half a filter": (
+        golden(lambda a: a[0]["request"].update(filter={"year": 1990})), BAD_REQUEST
+    ),
+    "a golden request with a filter of no column": (
+        golden(lambda a: a[0]["request"].update(filter={"where": {"colour": {"eq": "red"}}})), BAD_REQUEST
+    ),
+    "a golden request with a filter that changes its answer": (
+        golden(lambda a: a[0]["request"].update(filter={"include_ids": ["i1"]})), "golden answer 1: [01] items came"
     ),
     "a golden request that cannot be": (golden(lambda a: a[0]["request"].update(history=7)), BAD_REQUEST),
     "no golden answer": (golden(lambda a: a.clear()), r"golden\.jsonl holds no golden answer"),

@@ -1,5 +1,6 @@
 """A bundle comes back from the disk as it was written, or not at all."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -9,6 +10,8 @@ import torch
 from genrec import semantic_id
 from genrec.bundle import layout, load_bundle, load_draft
 from genrec.errors import BundleError, InputError
+from genrec.recommender import Recommender
+from tests.audit import listening
 from tests.fakes import TinyShape, write_tiny_draft
 
 
@@ -69,11 +72,15 @@ def test_a_path_that_is_no_bundle_is_refused(draft: Path, bundle_copy: Path, tmp
 
 
 def test_a_file_that_cannot_be_read_is_a_refusal(causal_bundle_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def forbidden(file: Path) -> str:
-        raise PermissionError(13, "Permission denied", file.name)
+    opened = os.open
 
-    monkeypatch.setattr(layout, "sha256_of", forbidden)
-    with pytest.raises(BundleError, match=r"cannot be read: .*Permission denied: 'README\.md'"):
+    def forbidden(path: Path, flags: int, **options: int) -> int:
+        if Path(path).name == "README.md":
+            raise PermissionError(13, "Permission denied", str(path))
+        return opened(path, flags, **options)
+
+    monkeypatch.setattr(os, "open", forbidden)
+    with pytest.raises(BundleError, match=r"^file README\.md cannot be read: \[Errno 13\] Permission denied$"):
         load_bundle(causal_bundle_path)
 
 
@@ -89,3 +96,23 @@ def test_a_dtype_or_device_that_cannot_be_had_is_the_callers_mistake(causal_bund
         load_bundle(causal_bundle_path, dtype="int8")
     with pytest.raises(InputError, match="device 'tpu' is unknown"):
         load_bundle(causal_bundle_path, device="tpu")
+
+
+def test_another_version_than_expected_is_refused_before_anything_but_the_manifest_is_opened(
+    causal_bundle_path: Path,
+) -> None:
+    version = load_bundle(causal_bundle_path).manifest.version
+    assert load_bundle(causal_bundle_path, expect_version=version).manifest.version == version
+    with listening() as heard, pytest.raises(BundleError, match=f"has version {version}, but 0123456789ab is expected"):
+        load_bundle(causal_bundle_path, expect_version="0123456789ab")
+    assert heard.paths == [str(causal_bundle_path / layout.MANIFEST)]
+    with pytest.raises(InputError, match="'latest' is not the version of a bundle"):
+        load_bundle(causal_bundle_path, expect_version="latest")
+    with pytest.raises(BundleError, match="is expected"):
+        Recommender.load(causal_bundle_path, expect_version="0123456789ab")
+
+
+def test_a_device_that_is_not_there_is_told_before_gigabytes_are_read(causal_bundle_path: Path) -> None:
+    with listening() as heard, pytest.raises(InputError, match="device 'tpu' is unknown"):
+        load_bundle(causal_bundle_path, device="tpu")
+    assert heard.paths == [str(causal_bundle_path / layout.MANIFEST)]

@@ -7,8 +7,18 @@ from typing import Any
 
 import pytest
 
-from genrec.bundle.manifest import DRAFT, FileFacts, Manifest, PromptPieces, content_version, read_manifest
-from genrec.errors import BundleError
+from genrec.bundle import load_bundle
+from genrec.bundle import manifest as manifest_module
+from genrec.bundle.manifest import (
+    DRAFT,
+    FileFacts,
+    Manifest,
+    PromptPieces,
+    check_version,
+    content_version,
+    read_manifest,
+)
+from genrec.errors import BundleError, InputError
 from genrec.history import Prompt
 
 # Written by hand, the version by `sha256sum` over the canonical text. Should it change, every bundle changes its name.
@@ -162,3 +172,73 @@ def test_item_tokens_that_contradict_the_manifest_are_refused(changes: dict[str,
 def test_the_prompt_pieces_are_the_encoders_prompt() -> None:
     pieces = PromptPieces(prefix_ids=(1,), item_separator_ids=(2,), suffix_ids=(3,), max_history_items=4)
     assert pieces.prompt == Prompt((1,), (2,), (3,), 4)
+
+
+def test_a_manifest_is_read_up_to_its_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = written(tmp_path, fixture())
+    monkeypatch.setattr(manifest_module, "MAX_BYTES", file.stat().st_size)
+    assert read_manifest(file).version == VERSION
+    file.write_bytes(file.read_bytes() + b" ")
+    with pytest.raises(BundleError, match=r"^manifest\.json is longer than \d+ bytes"):
+        read_manifest(file)
+
+
+# --- the version that is expected ------------------------------------------------------------------------------------
+
+
+def versioned() -> Manifest:
+    return Manifest.model_validate_json(json.dumps(fixture()))
+
+
+def test_the_version_that_is_expected_is_taken_and_so_is_any_where_none_is() -> None:
+    check_version(versioned(), VERSION)
+    check_version(versioned(), None)
+
+
+@pytest.mark.parametrize("other", ["0123456789ab", VERSION[:11] + "0", VERSION[:6] + "000000"])
+def test_another_version_is_refused_with_both(other: str) -> None:
+    with pytest.raises(BundleError, match=f"the bundle has version {VERSION}, but {other} is expected"):
+        check_version(versioned(), other)
+
+
+@pytest.mark.parametrize(
+    "expected",
+    ["", VERSION[:6], VERSION[:-1], VERSION + "0", VERSION.upper(), f" {VERSION}", f"{VERSION}\n", "latest", "g" * 12],
+)
+def test_what_is_no_version_is_the_callers_mistake(expected: str) -> None:
+    with pytest.raises(InputError, match="is not the version of a bundle, which is 12 digits of 0-9 and a-f"):
+        check_version(versioned(), expected)
+
+
+# --- what loading takes ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("stored", "dtype", "resident", "peak"),
+    [
+        ("float32", "float32", 1000, 1000),
+        ("float32", "bfloat16", 500, 1500),
+        ("bfloat16", "float32", 2000, 3000),
+        ("bfloat16", "float16", 1000, 2000),
+        ("float16", "float16", 1000, 1000),
+    ],
+)
+def test_the_memory_of_the_weights_follows_from_their_files(stored: str, dtype: str, resident: int, peak: int) -> None:
+    sizes = {
+        "model/a.safetensors": 600,
+        "model/b.safetensors": 400,
+        "quantizer/codebooks.safetensors": 7,
+        "model/x.json": 9,
+    }
+    files = {name: {"bytes": size, "sha256": "0" * 64} for name, size in sizes.items()}
+    manifest = Manifest.model_validate_json(json.dumps(fixture(version=DRAFT, dtype=stored, files=files)))
+    assert manifest.stored_weight_bytes == 1000
+    assert manifest.weight_bytes(dtype) == resident
+    assert manifest.loading_bytes(dtype) == peak
+
+
+def test_the_weights_of_a_bundle_take_about_what_is_said(bundle_path: Path, architecture: str) -> None:
+    bundle = load_bundle(bundle_path)
+    loaded = sum(parameter.nbytes for parameter in bundle.model.parameters())
+    header = 4096
+    assert loaded <= bundle.manifest.weight_bytes("float32") <= loaded + header

@@ -88,6 +88,15 @@ def test_sealing_adds_texts_files_and_directories_and_lists_them_all(draft: Path
     assert [path.name for path in (tmp_path / "bundles").iterdir()] == ["new"]
 
 
+def test_whoever_may_read_other_files_may_read_a_bundle(draft: Path, tmp_path: Path) -> None:
+    (draft / "model" / "model.safetensors").chmod(0o600)
+    plain = tmp_path / "plain"
+    plain.touch()
+    seal(draft, tmp_path / "sealed", extra={}, golden=Golden())
+    modes = {file.stat().st_mode for file in (tmp_path / "sealed").rglob("*") if file.is_file()}
+    assert modes == {plain.stat().st_mode}
+
+
 def test_the_same_draft_has_the_same_version_wherever_it_is_sealed(draft: Path, tmp_path: Path) -> None:
     one, two = (seal(draft, tmp_path / name, extra={"golden.jsonl": "{}"}, golden=GOLDEN) for name in ("one", "two"))
     other = seal(draft, tmp_path / "three", extra={"golden.jsonl": "{ }"}, golden=GOLDEN)
