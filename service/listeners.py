@@ -1,5 +1,6 @@
 """The sockets of one process, and which application answers on which."""
 
+import resource
 import socket
 
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -25,6 +26,25 @@ def listen(host: str, port: int, mend: str) -> socket.socket:
         raise InputError(
             f"cannot listen on {host} port {port}: {error.strerror or error}; choose another with {mend}."
         ) from error
+
+
+def allow_open_files(count: int) -> None:
+    """Let this process open so many files, sockets among them, if it may not yet.
+
+    Out of files, a process cannot accept a connection to say that it is full, nor open a bundle.
+
+    Raises:
+        InputError: the system does not let it.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= count:
+        return
+    if hard != resource.RLIM_INFINITY and hard < count:
+        raise InputError(
+            f"the connections that GENREC_MAX_CONNECTIONS allows need {count} open files, but the system gives this "
+            f"process {hard}; lower GENREC_MAX_CONNECTIONS, or raise the limit with ulimit -n."
+        )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (count, hard))
 
 
 class ByPort:

@@ -59,3 +59,15 @@ def test_all_tokens_are_compared_whichever_is_right(tmp_path, monkeypatch):
     for given in (OLD, NEW, "neither"):
         tokens.accept(given.encode())
     assert compared == [*tokens.digests] * 3
+
+
+def test_a_label_is_what_a_token_is_called_and_no_part_of_it(tmp_path):
+    tokens = tokens_in(tmp_path, f"shop-1 {OLD}\n{NEW}\n")
+    assert (tokens.label_of(OLD.encode()), tokens.label_of(NEW.encode()), tokens.label_of(b"x")) == ("shop-1", "", None)
+    assert not tokens.accept(f"shop-1 {OLD}".encode())
+
+
+@pytest.mark.parametrize("label", ["-x", "a" * 33, "é", "a:b"])
+def test_a_label_that_could_confuse_a_log_is_refused(tmp_path, label):
+    with pytest.raises(InputError, match="line 1"):
+        tokens_in(tmp_path, f"{label} {OLD}")
