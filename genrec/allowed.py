@@ -12,6 +12,8 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
+_LOOKED_AT_FIRST = 1 << 10
+
 
 @dataclass(frozen=True, eq=False)
 class ItemMask:
@@ -84,3 +86,11 @@ class AllowedItems:
     def select(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """The allowed ones among `rows`, in the order given."""
         return rows[self.mask.allowed[rows] & ~np.isin(rows, self.excluded)]
+
+    def first(self, rows: npt.NDArray[np.int64], count: int) -> npt.NDArray[np.int64]:
+        """The first `count` of `select(rows)`, without a look at the others; all of them if there are fewer."""
+        start, size, found = 0, _LOOKED_AT_FIRST, rows[:0]
+        while len(found) < count and start < len(rows):
+            found = np.concatenate((found, self.select(rows[start : start + size])))
+            start, size = start + size, 2 * size
+        return found[:count]

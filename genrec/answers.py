@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from genrec.decoding.explain import Explanation
 from genrec.semantic_id import SemanticId
 
 
@@ -38,6 +39,7 @@ class Answer:
         exact: whether no other allowed item can score higher than the last one given; None without a model.
         catalog_version: of the availability that the answer was made under.
         timing: of the batch.
+        explanation: how the search went, if `Recommender.explain` made it; None where the model was not asked.
     """
 
     items: tuple[ScoredItem, ...]
@@ -47,6 +49,7 @@ class Answer:
     exact: bool | None
     catalog_version: int
     timing: Timing
+    explanation: Explanation | None = None
 
     @property
     def scored_list(self) -> list[tuple[str, float]]:

@@ -8,7 +8,11 @@ GenrecError
 ├── LockedError           another run holds what this one would write
 ├── BundleError           a bundle is damaged, inconsistent or not ours; it is not loaded
 ├── TrainingError         a proof that the training run owes did not hold (gradient, merge, leak)
-└── EngineError           the model could not answer: non-finite scores, out of memory, a dead thread
+└── EngineError           the model could not answer
+    ├── InvalidOutput     it gave values that cannot be trusted, such as scores that are not finite
+    │   └── IllegalBeam   not what any search of this catalog gives: an item twice, too few of them
+    ├── OutOfMemory       the batch did not fit; a smaller one may
+    └── EngineLost        the device is in a state in which nothing can be computed any more
 
 Each class carries the exit code of a command that ends with it (design: 0 done, 2 usage, 65 input or bundle refused,
 70 engine failed, 75 locked). HTTP statuses live in `service/errors.py`: the domain knows no HTTP.
@@ -67,6 +71,22 @@ class TrainingError(GenrecError):
 
 class EngineError(GenrecError):
     """The model could not give an answer that may be trusted."""
+
+
+class InvalidOutput(EngineError):
+    """The model gave values that cannot be trusted."""
+
+
+class IllegalBeam(InvalidOutput):
+    """The search gave what no search of this catalog gives: the fault is ours, not the model's."""
+
+
+class OutOfMemory(EngineError):
+    """The device or the machine has no memory left for what was asked at once."""
+
+
+class EngineLost(EngineError):
+    """The device cannot be used again by this process, as after a failed assertion in a CUDA kernel."""
 
 
 def one_line(error: BaseException) -> str:

@@ -4,6 +4,7 @@ Knows ids, columns and rows; no tokens, no tensors.
 """
 
 import sys
+import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -52,7 +53,7 @@ class _Key:
         """The available rows that it lets through."""
         allowed = available.allowed
         if self.predicate is not None:
-            allowed = allowed & self.predicate.over(catalog.metadata).yes
+            allowed = allowed & self.predicate.over(catalog.filterable).yes
         if self.include_ids is not None:
             rows = [row for item_id in self.include_ids if (row := catalog.row(item_id)) is not None]
             included = np.zeros_like(allowed)
@@ -74,7 +75,8 @@ _WITHOUT_CONDITION = (_Key(None, None), _Key(None, Every(frozenset())))
 class FilterMasks:
     """The masks of the filters that were asked for lately, within one state of the catalog.
 
-    A filter that comes again gets the same mask, with all that engines have derived from it. Not thread-safe.
+    A filter that comes again gets the same mask, with all that engines have derived from it. Safe to call from several
+    threads: that a mask is worked out in one keeps no other from those that are there.
     """
 
     def __init__(
@@ -94,6 +96,16 @@ class FilterMasks:
         self._max_bytes = max_bytes
         self._masks: OrderedDict[_Key, ItemMask] = OrderedDict()
         self._sizes: dict[_Key, int] = {}
+        self._one_at_a_time = threading.Lock()
+
+    def knows(self, asked: Filter | None) -> bool:
+        """Whether `mask` has nothing to work out.
+
+        Raises:
+            RequestError: the filter does not fit the catalog.
+        """
+        key = self._key(asked)
+        return key in _WITHOUT_CONDITION or key in self._masks
 
     def mask(self, asked: Filter | None) -> ItemMask:
         """The available rows that a filter lets through; without a filter, the mask of all that are available.
@@ -101,19 +113,24 @@ class FilterMasks:
         Raises:
             RequestError: the filter does not fit the catalog.
         """
-        if asked is None:
-            return self._available
-        include_ids = None if asked.include_ids is None else frozenset(asked.include_ids)
-        key = _Key(include_ids, asked.predicate(self._catalog.columns))
+        key = self._key(asked)
         if key in _WITHOUT_CONDITION:
             return self._available
         mask = self._masks.get(key)
         if mask is None:
-            mask = self._masks[key] = key.mask(self._catalog, self._available)
+            mask = key.mask(self._catalog, self._available)
+        with self._one_at_a_time:
+            mask = self._masks.setdefault(key, mask)  # another thread may have been first
             self._sizes[key] = _BYTES_AN_ITEM * len(self._catalog) + key.num_bytes
+            self._masks.move_to_end(key)
             self._make_room()
-        self._masks.move_to_end(key)
         return mask
+
+    def _key(self, asked: Filter | None) -> _Key:
+        if asked is None:
+            return _Key(None, None)
+        include_ids = None if asked.include_ids is None else frozenset(asked.include_ids)
+        return _Key(include_ids, asked.predicate(self._catalog.columns))
 
     def _make_room(self) -> None:
         while len(self._masks) > 1 and (

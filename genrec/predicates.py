@@ -83,8 +83,7 @@ class OneOf:
         """The verdict on every row of `table`."""
         column = table.column(self.column)
         if _is_list(column.type):
-            wanted = pa.array(list(self.values), column.type.value_type)
-            found = np.concatenate([_holds_one_of(chunk, wanted) for chunk in column.chunks])
+            found = np.concatenate([_holds_one_of(chunk, list(self.values)) for chunk in column.chunks])
         elif _is_numeric(column.type):
             numbers = _numbers(column)
             found = pc.is_in(pa.array(numbers), value_set=pa.array(_as_held(self.values, numbers.dtype)))
@@ -313,10 +312,17 @@ def _as_held(values: Iterable[Value], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
     return np.asarray(np.add(held, 0, dtype=dtype))
 
 
-def _holds_one_of(lists: pa.Array, wanted: pa.Array) -> npt.NDArray[np.bool_]:
+def _holds_one_of(lists: pa.Array, wanted: Sequence[Value]) -> npt.NDArray[np.bool_]:
     """``(N,)`` bool: which lists hold an element of `wanted`."""
-    hits = pc.is_in(lists.flatten(), value_set=wanted).to_numpy(zero_copy_only=False)
-    lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy()
-    hits_before = np.concatenate([[0], np.cumsum(hits, dtype=np.int32)])
-    ends = np.cumsum(lengths)
-    return np.asarray(hits_before[ends] > hits_before[ends - lengths])
+    texts = lists.flatten()
+    if not pa.types.is_dictionary(texts.type):
+        texts = texts.dictionary_encode()
+    is_wanted = pc.is_in(texts.dictionary, value_set=pa.array(wanted, texts.dictionary.type))
+    is_wanted = np.append(is_wanted.to_numpy(zero_copy_only=False), False)  # the last place is that of null
+    hits = is_wanted[pc.fill_null(texts.indices, len(texts.dictionary)).to_numpy()]
+    hits_before = np.zeros(len(hits) + 1, dtype=np.int32)
+    np.cumsum(hits, dtype=np.int32, out=hits_before[1:])
+    ends = np.zeros(len(lists) + 1, dtype=np.int32)
+    np.cumsum(pc.fill_null(pc.list_value_length(lists), 0).to_numpy(), dtype=np.int32, out=ends[1:])
+    at_ends = hits_before[ends]
+    return np.asarray(at_ends[1:] > at_ends[:-1])

@@ -6,7 +6,7 @@ no HTTP. Not thread-safe: one thread at a time may call `recommend`.
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Literal, Self
@@ -19,6 +19,8 @@ from genrec.availability import Availability
 from genrec.bundle import Bundle, load_bundle
 from genrec.decoding.engine import Beam, Engine, Query
 from genrec.decoding.engines import check_engine, make_engine
+from genrec.decoding.explain import Explanation, explain
+from genrec.decoding.faults import named_faults
 from genrec.decoding.prove import Search, search_proven
 from genrec.errors import BundleError, EngineError, RequestError, one_line
 from genrec.filters import Filter, FilterMasks
@@ -72,6 +74,7 @@ class Recommender:
         engine: str = "auto",
         golden: bool = True,
         max_proof_beams: int = MAX_PROOF_BEAMS,
+        expect_version: str | None = None,
     ) -> Self:
         """Load a sealed bundle, verify it, and replay its golden answers.
 
@@ -82,13 +85,14 @@ class Recommender:
             engine: auto, beam (ours) or generate (Hugging Face); auto is beam wherever it can read the model.
             golden: False skips the replay, for tools that want to look at a bundle that fails it.
             max_proof_beams: see the attribute.
+            expect_version: refuse a bundle of any other version before its files are read; None takes any.
 
         Raises:
             BundleError: the bundle is refused; the sentence names the file or item.
             InputError: device, dtype or engine cannot be had.
         """
         check_engine(engine)
-        bundle = load_bundle(path, device=device, dtype=dtype)
+        bundle = load_bundle(path, device=device, dtype=dtype, expect_version=expect_version)
         recommender = cls.of(bundle, engine=engine, max_proof_beams=max_proof_beams)
         if golden:
             recommender.replay_golden()
@@ -154,6 +158,18 @@ class Recommender:
         if request.filter is not None:
             request.filter.predicate(self.bundle.catalog.columns)
 
+    def knows(self, asked: Filter | None) -> bool:
+        """Whether a request with this filter, which `validate` has passed, needs no pass over the catalog."""
+        return self._masks.knows(asked)
+
+    def prepare(self, asked: Filter | None) -> None:
+        """Work out a filter that requests will come with. The one thing that any thread may do at any time."""
+        _ = self._masks.mask(asked).before
+
+    def beam_rows(self, request: Request) -> int:
+        """How many beams the answer holds at once at most: what it costs, in memory and in time."""
+        return self.max_proof_beams if request.prove_exact else self._num_beams(request)
+
     def replay_golden(self) -> None:
         """Ask the bundle's golden requests again.
 
@@ -162,8 +178,8 @@ class Recommender:
         """
         golden = read_golden(self.bundle)
         try:
-            answers = self.recommend([Request(**answer.request) for answer in golden])
-        except (RequestError, TypeError) as error:
+            answers = self.recommend([Request.from_json(answer.request) for answer in golden])
+        except RequestError as error:
             raise BundleError(
                 f"file golden.jsonl holds a request that this bundle refuses: {one_line(error)}"
             ) from error
@@ -187,17 +203,36 @@ class Recommender:
 
         Raises:
             RequestError: a request asks for what cannot be had.
+            OutOfMemory: they are too many for the memory; fewer of them may fit.
+            EngineLost: the device cannot be used again.
         """
         begin = time.perf_counter()
         plans = [self._plan(request) for request in requests]
         searches = {index: self._search(plan) for index, plan in enumerate(plans) if plan.asks_model}
         encoded = time.perf_counter()
-        beams = dict(zip(searches, search_proven(self.engine, list(searches.values())), strict=True))
+        with named_faults():
+            beams = dict(zip(searches, search_proven(self.engine, list(searches.values())), strict=True))
         timing = Timing((encoded - begin) * 1e3, (time.perf_counter() - encoded) * 1e3)
         return [
             beam if isinstance(beam := beams.get(index), EngineError) else self._answer(plan, beam, timing)
             for index, plan in enumerate(plans)
         ]
+
+    def explain(self, request: Request) -> Answer:
+        """As `recommend` for one request, slower, with `Answer.explanation`: the search that found these very items.
+
+        Raises:
+            RequestError: the request asks for what cannot be had.
+            EngineError: the model gave a value that is not finite.
+        """
+        begin = time.perf_counter()
+        plan = self._plan(request)
+        search = self._search(plan) if plan.asks_model else None
+        encoded = time.perf_counter()
+        with named_faults():
+            beam, explanation = (None, None) if search is None else self._explained(search, search.num_beams)
+        timing = Timing((encoded - begin) * 1e3, (time.perf_counter() - encoded) * 1e3)
+        return replace(self._answer(plan, beam, timing), explanation=explanation)
 
     def score(self, request: ScoreRequest) -> ScoreAnswer:
         """The exact score of each candidate, without a search: the prompt is read once, however many there are.
@@ -214,7 +249,8 @@ class Recommender:
         scores: Sequence[float | None] = [None] * len(candidates.rows)
         probabilities = scores
         if history.rows and candidates.rows:
-            found = self.engine.score(query, np.array(candidates.rows, dtype=np.int64))
+            with named_faults():
+                found = self.engine.score(query, np.array(candidates.rows, dtype=np.int64))
             scores, probabilities = found.scores.tolist(), np.exp(found.log_probabilities).tolist()
         return ScoreAnswer(
             items=tuple(map(ScoredCandidate, candidates.item_ids, scores, probabilities)),
@@ -230,6 +266,9 @@ class Recommender:
     def _masks(self) -> FilterMasks:
         # Of this availability alone: one that `replace` gives begins with none.
         return FilterMasks(self.bundle.catalog, self.availability.mask)
+
+    def _num_beams(self, request: Request) -> int:
+        return request.num_beams or max(self.bundle.manifest.generation.num_beams, request.k)
 
     def _known(self, item_ids: Sequence[str]) -> KnownItems:
         return KnownItems.of(item_ids, self.bundle.catalog)
@@ -251,13 +290,26 @@ class Recommender:
 
     def _search(self, plan: _Plan) -> Search:
         request = plan.request
-        num_beams = request.num_beams or max(self.bundle.manifest.generation.num_beams, request.k)
+        num_beams = self._num_beams(request)
         return Search(
             Query(self.bundle.encoder.encode(plan.history.rows), plan.allowed),
             request.k,
             num_beams,
             max_beams=self.max_proof_beams if request.prove_exact else num_beams,
         )
+
+    def _explained(self, search: Search, num_beams: int) -> tuple[Beam, Explanation]:
+        """Of the last search, where a request for proof takes several."""
+        beam, explanation = explain(
+            self.engine.steps(search.query, num_beams),
+            self.bundle.trie,
+            self.bundle.catalog.codes,
+            search.query.allowed,
+            num_beams,
+            self.bundle.manifest.generation.length_penalty,
+        )
+        wider = search.next_width(num_beams, beam)
+        return (beam, explanation) if wider is None else self._explained(search, wider)
 
     def _answer(self, plan: _Plan, beam: Beam | None, timing: Timing) -> Answer:
         k = plan.request.k
@@ -268,7 +320,7 @@ class Recommender:
                 for row, score, probability in zip(beam.rows[:k], beam.scores[:k], probabilities[:k], strict=True)
             )
         elif plan.request.fallback == "popular":
-            popular = plan.allowed.select(self.bundle.catalog.most_popular())[:k]
+            popular = plan.allowed.first(self.bundle.catalog.most_popular(), k)
             items = tuple(self._item(int(row), None, None) for row in popular)
         else:
             items = ()

@@ -118,6 +118,57 @@ check "nothing was trained again" test "$(docker logs --tail 1 "$(container trai
 check "the service becomes healthy" becomes_healthy
 check "it serves the same bundle" grep -q "\"$version\"" <(get "127.0.0.1:$PORT/info")
 
+echo "== killed, dead, hanging"
+restarts() { docker inspect --format '{{.RestartCount}}' "$(container service)"; }
+restarted() { # restarted TIMES: and answers again
+  for _ in $(seq 60); do
+    [ "$(restarts)" -lt "$1" ] || break
+    sleep 1
+  done
+  [ "$(restarts)" = "$1" ] && becomes_healthy && answers 5 co00 co03
+}
+kill_the_server() { # not by `docker kill`: whoever says that does not want it back
+  inside python -c "
+import os, pathlib
+own = [int(p.name) for p in pathlib.Path('/proc').iterdir() if p.name.isdecimal() and b'serve' in (p / 'cmdline').read_bytes()]
+[os.kill(pid, 9) for pid in own if pid != 1]"
+}
+breaks() { inside python -c "open('/tmp/faults.json', 'w').write('$1')"; }
+ends_with_70() { docker logs "$(container service)" 2>&1 | grep -c '"exit_code": 70' | grep -qx "$1"; }
+check "kill -9 of the server" kill_the_server
+check "it is started again and answers" restarted 1
+export COMPOSE_FILE=docker-compose.yml:tests/system/faulty_compose.yml
+check "up with a server that fails on demand" compose up -d service
+check "the service becomes healthy" becomes_healthy
+breaks '{"dies": true}'
+check "an engine that dies answers no request" refused recommend 5 co00
+check "the service is started again and answers" restarted 1
+check "it had ended with 70" ends_with_70 1
+breaks '{"hangs": true}'
+check "an engine that hangs answers no request" refused recommend 5 co00
+check "the service is started again and answers" restarted 2
+check "it had ended with 70" ends_with_70 2
+unset COMPOSE_FILE
+check "up without faults" compose up -d service
+check "the service becomes healthy" becomes_healthy
+
+echo "== profile observability"
+export PROMETHEUS_PORT
+PROMETHEUS_PORT=$(free_port)
+prometheus() { get "127.0.0.1:$PROMETHEUS_PORT/api/v1/$1"; }
+sees() { # sees QUERY VALUE: within a minute
+  for _ in $(seq 60); do
+    prometheus "query?query=$1" | grep -q "\"$2\"\]" && return 0
+    sleep 1
+  done
+  prometheus "query?query=$1"
+  return 1
+}
+check "Prometheus is built and started" compose --profile observability up -d prometheus
+check "it sees a service that is ready" sees genrec_ready 1
+check "it has alert rules" grep -q '"type":"alerting"' <(prometheus rules)
+compose --profile observability rm --stop --force prometheus >/dev/null 2>&1
+
 check "run takes any other command" compose run --rm train genrec inspect bundles/tiny
 
 echo "== a recipe that is refused"

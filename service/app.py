@@ -5,24 +5,34 @@ import json
 import os
 import shlex
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager, closing
+from functools import partial
 from importlib.metadata import version
+from pathlib import Path
 from time import monotonic
 
 import structlog
 from fastapi import FastAPI
 
+from genrec.bundle import Shelf
 from genrec.errors import GenrecError
 from genrec.recommender import Recommender
+from service.access import Access, Doors, RequireToken
+from service.browsers import Browsers
+from service.bundle_switch import BundleSwitch
 from service.catalog_switch import CatalogSwitch
-from service.inference import InferenceThread
+from service.inference import InferenceThread, Limits
+from service.loading import load_to_serve
 from service.metrics import Metrics
 from service.middleware import ObserveRequests
 from service.openapi import install_openapi
 from service.refusals import install_refusals
-from service.routes import items, operations, recommend, score
+from service.routes import bundle, items, operations, recommend, score, tree
+from service.routes.ui import ui_router
 from service.settings import Settings
 from service.state import ServiceState
+from service.state_directory import StateDirectory
+from service.tracing import TELEMETRY
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -33,7 +43,7 @@ FLUSH_S = 0.5
 
 def create_app(
     settings: Settings,
-    load: Callable[..., Recommender] = Recommender.load,
+    load: Callable[[Path, Settings], Recommender] = load_to_serve,
     end: Callable[[int], object] = os._exit,
 ) -> FastAPI:
     """The service as an ASGI application.
@@ -42,29 +52,30 @@ def create_app(
 
     Args:
         settings: how to serve.
-        load: makes the recommender of a bundle; called in the inference thread.
+        load: makes the recommender of a bundle; called in the inference thread, and in one beside it to reload.
         end: ends the process with an exit code, called when the service can answer no more: 65 for a refused bundle,
             70 for an engine that died or hangs.
 
     Raises:
         LockedError: another service holds the state directory.
-        InputError: the state directory cannot be used, or what it holds is damaged.
+        InputError: the state directory cannot be used, or what it holds is damaged; or a file of keys or tokens is.
     """
-    catalog = CatalogSwitch.open(settings.state_dir) if settings.state_dir else None
-    state = ServiceState(settings, _inference(settings, load, catalog), Metrics(), catalog)
-    state.metrics.watch(lambda: state.inference.depth, lambda: state.inference.state == "ready", state.availability)
+    with ExitStack() as held:
+        state = _state(settings, load, held)
+        kept = held.pop_all()
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         state.inference.start()
         watch = asyncio.create_task(_watch(state, end))
+        fresh = asyncio.create_task(state.access.keep_fresh())
         try:
             yield
         finally:
             watch.cancel()
+            fresh.cancel()
             await asyncio.to_thread(state.inference.stop, settings.drain_timeout_ms / 1e3)
-            if catalog is not None:
-                await asyncio.to_thread(catalog.close)
+            await asyncio.to_thread(kept.close)
 
     app = FastAPI(
         title="genrec",
@@ -75,33 +86,59 @@ def create_app(
         redoc_url=None,
         openapi_url="/openapi.json" if settings.docs else None,
         redirect_slashes=False,
+        telemetry=TELEMETRY,
     )
     app.state.service = state
-    app.add_middleware(ObserveRequests, metrics=state.metrics)
-    for router in (recommend.router, score.router, items.router, operations.router):
+    app.add_middleware(RequireToken, doors=Doors.of_main(state.access, settings), attempts=state.access.attempts)
+    app.add_middleware(ObserveRequests, metrics=state.metrics, inference=state.inference)
+    for router in (recommend.router, score.router, items.router, tree.router, bundle.router, operations.router):
         app.include_router(router)
     if settings.docs:
         app.include_router(operations.docs_router)
+    if settings.ui != "off":
+        app.include_router(ui_router())
     install_refusals(app, state.metrics.rejected)
     install_openapi(app)
     return app
 
 
-def _inference(settings: Settings, load: Callable[..., Recommender], catalog: CatalogSwitch | None) -> InferenceThread:
-    def load_as_it_was() -> Recommender:
-        recommender = load(
-            settings.bundle,
-            device=settings.device,
-            dtype=settings.dtype,
-            engine=settings.engine,
-            max_proof_beams=settings.max_proof_beams,
-        )
-        return recommender if catalog is None else catalog.restore(recommender)
+def _state(settings: Settings, load: Callable[[Path, Settings], Recommender], held: ExitStack) -> ServiceState:
+    """What the routes share. `held` closes what it holds."""
+    access, metrics, browsers = Access.open(settings), Metrics(), Browsers()
 
-    return InferenceThread(
-        load_as_it_was,
-        max_queue_requests=settings.max_queue_requests,
-        max_inference_requests=settings.max_inference_requests,
+    def load_whole(bundle: Path) -> Recommender:
+        recommender = load(bundle, settings)
+        browsers.of(recommender.bundle)  # before it answers: an index of millions takes seconds
+        return recommender
+
+    catalog, bundles = None, None
+    if settings.state_dir is not None:
+        directory = held.enter_context(closing(StateDirectory.open(settings.state_dir)))
+        catalog = CatalogSwitch(directory)
+        bundles = BundleSwitch(settings.bundle, Shelf(settings.shelf), directory, catalog, load_whole)
+    inference = InferenceThread(
+        partial(_load_first, settings, load_whole, catalog, bundles), _limits(settings), metrics.observe_batch
+    )
+    state = ServiceState(settings, inference, metrics, catalog, bundles, access, browsers)
+    metrics.watch(inference, state.availability, settings.max_queue_rows)
+    return state
+
+
+def _load_first(
+    settings: Settings,
+    load: Callable[[Path], Recommender],
+    catalog: CatalogSwitch | None,
+    bundles: BundleSwitch | None,
+) -> Recommender:
+    recommender = load(settings.bundle if bundles is None else bundles.current)
+    return recommender if catalog is None else catalog.restore(recommender)
+
+
+def _limits(settings: Settings) -> Limits:
+    return Limits(
+        max_queue_rows=settings.max_queue_rows,
+        max_batch_rows=settings.max_batch_rows,
+        max_linger_s=settings.max_linger_ms / 1e3,
         stall_timeout_s=settings.stall_timeout_ms / 1e3,
         hang_timeout_s=settings.watchdog_timeout_ms / 1e3,
     )
@@ -124,7 +161,6 @@ async def _failure(state: ServiceState) -> GenrecError:
     try:
         await asyncio.wrap_future(state.inference.loaded)
         load_s = monotonic() - began
-        await asyncio.to_thread(lambda: state.browser)
         _announce(state, state.inference.recommender, load_s)
     except GenrecError as error:  # it was refused, or failed before it could be announced
         return state.inference.check() or error
@@ -137,7 +173,7 @@ def _announce(state: ServiceState, recommender: Recommender, load_s: float) -> N
     manifest, catalog = recommender.bundle.manifest, recommender.bundle.catalog
     url = state.settings.url
     state.metrics.model_load_seconds.set(load_s)
-    state.metrics.model_info.labels(manifest.name, manifest.version, recommender.device).set(1)
+    state.metrics.serve(manifest.name, manifest.version, recommender.device)
     log.info(
         "ready",
         url=url,
@@ -151,8 +187,10 @@ def _announce(state: ServiceState, recommender: Recommender, load_s: float) -> N
         items_off=recommender.availability.items_off,
         load_s=round(load_s, 2),
         **({"docs": f"{url}/docs"} if state.settings.docs else {}),
+        **({"playground": f"{url}/ui/"} if state.settings.ui != "off" else {}),
     )
     history = [catalog.item_id(int(row)) for row in catalog.most_popular()[:2]]
     body = shlex.quote(json.dumps({"history": history, "k": 10}, ensure_ascii=False))
     # In the event itself: a field's quotes would be escaped, and this is there to be copied.
-    log.info(f"try: curl -s {url}/recommend -H 'content-type: application/json' -d {body}")
+    key = ' -H "x-api-key: $KEY"' if state.access.keys else ""
+    log.info(f"try: curl -s {url}/recommend -H 'content-type: application/json'{key} -d {body}")

@@ -5,8 +5,6 @@ What is off is kept as item ids, so it outlives the bundle. Knows no HTTP.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Self
 
 import numpy as np
 import pyarrow as pa
@@ -43,28 +41,14 @@ class CatalogSwitch:
     """The one place that changes which items are off. Safe to call from several threads."""
 
     def __init__(self, directory: StateDirectory) -> None:
-        self._directory = directory
-        self._unknown_off: frozenset[str] = frozenset()
-
-    @classmethod
-    def open(cls, path: Path) -> Self:
-        """Hold the state directory and check what it says.
+        """Check what the directory says.
 
         Raises:
-            LockedError: another process holds it.
-            InputError: it cannot be used, or its file is damaged.
+            InputError: its file is damaged.
         """
-        switch = cls(StateDirectory.open(path))
-        try:
-            switch._stored()
-        except InputError:
-            switch.close()
-            raise
-        return switch
-
-    def close(self) -> None:
-        """Change nothing more, let the directory go."""
-        self._directory.close()
+        self._directory = directory
+        self._unknown_off: frozenset[str] = frozenset()
+        self._stored()
 
     def restore(self, recommender: Recommender) -> Recommender:
         """`recommender` with everything off that was off when the last change was acknowledged.

@@ -4,7 +4,6 @@ Exit codes: 0 stopped by SIGTERM or Ctrl-C, 65 the bundle, a setting or what was
 hangs, 75 another service holds the state directory.
 """
 
-import gc
 import logging
 import math
 import os
@@ -20,13 +19,16 @@ import typer
 import uvicorn
 from starlette.types import ASGIApp
 
-from genrec.recommender import Recommender
 from service.admin import create_admin_app
 from service.app import create_app
-from service.listeners import ByPort, listen
+from service.connection_limits import ConnectionLimits, open_files
+from service.draining import DrainingServer
+from service.listeners import ByPort, allow_open_files, listen
+from service.loading import load_to_serve
 from service.logs import configure_logs
+from service.protocol import bounded_protocol
 from service.settings import Settings, read_settings
-from service.tokens import Tokens
+from service.state import ServiceState
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -41,29 +43,25 @@ def serve(
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N. [GENREC_DEVICE, auto]")] = None,
     dtype: Annotated[str | None, typer.Option(help="auto, float32, bfloat16, float16. [GENREC_DTYPE, auto]")] = None,
     engine: Annotated[str | None, typer.Option(help="auto or an engine's name. [GENREC_ENGINE, auto]")] = None,
+    expect_version: Annotated[
+        str | None, typer.Option(help="Refuse every other version of a bundle. [GENREC_EXPECT_VERSION]")
+    ] = None,
 ) -> None:
     """Serve a bundle over HTTP. Every setting is also a GENREC_* variable; flags win."""
-    flags = {"bundle": bundle, "host": host, "port": port, "device": device, "dtype": dtype, "engine": engine}
-    settings = read_settings(flags)
+    settings = read_settings(
+        {
+            "bundle": bundle, "host": host, "port": port, "device": device, "dtype": dtype, "engine": engine,
+            "expect_version": expect_version,
+        }
+    )  # fmt: skip
     with ExitStack() as sockets:
+        allow_open_files(open_files(settings))
         listeners = [sockets.enter_context(listen(settings.host, settings.port, "--host or --port"))]
         if settings.admin_address is not None:
             listeners.append(sockets.enter_context(listen(*settings.admin_address, "GENREC_ADMIN_LISTEN")))
         code = _serve_until_stopped(settings.model_copy(update={"port": _port(listeners[0])}), listeners)
     if code:
         raise typer.Exit(code)
-
-
-def load_frozen(bundle: Path, *, device: str, dtype: str, engine: str, max_proof_beams: int) -> Recommender:
-    """The recommender of a bundle, out of sight of the garbage collector.
-
-    PyTorch and a model are some 400,000 objects. The collector walks them all every now and then, 250 ms on the event
-    loop's time; frozen they are left alone, and a request that makes it run costs 40 ms at worst.
-    """
-    recommender = Recommender.load(bundle, device=device, dtype=dtype, engine=engine, max_proof_beams=max_proof_beams)
-    gc.collect()
-    gc.freeze()
-    return recommender
 
 
 class _Ending:
@@ -83,34 +81,38 @@ class _Ending:
 
 
 def _serve_until_stopped(settings: Settings, listeners: list[socket.socket]) -> int:
-    tokens = Tokens.read(settings.admin_token_file) if settings.admin_token_file else None
     configure_logs(settings.log_format)
     ending = _Ending()
-    app = create_app(settings, load_frozen, ending)
+    app = create_app(settings, load_to_serve, ending)
+    state: ServiceState = app.state.service
     facts = {"bundle": settings.bundle.name, "url": settings.url, "device": settings.device}
     on_all_sockets: ASGIApp = app
-    if tokens is not None:
+    if (tokens := state.access.admin) is not None:
         admin_port = _port(listeners[1])
-        on_all_sockets = ByPort(app, create_admin_app(app.state.service, tokens), admin_port)
+        on_all_sockets = ByPort(app, create_admin_app(state, tokens), admin_port)
         facts["admin_port"] = str(admin_port)
-    ending.server = uvicorn.Server(
+    ending.server = DrainingServer(
         uvicorn.Config(
             on_all_sockets,
             lifespan="on",
+            http=bounded_protocol(ConnectionLimits.of(settings), state.metrics.connections_refused),
             ws="none",
             log_config=None,
             access_log=False,
             server_header=False,
+            proxy_headers=False,  # a header must not choose the peer whose wrong tokens are counted
             timeout_graceful_shutdown=math.ceil(settings.drain_timeout_ms / 1e3),
-        )
+        ),
+        settings.drain_delay_ms / 1e3,
+        state.drain,
     )
     for stop in (signal.SIGTERM, signal.SIGINT):  # uvicorn raises them again when it has stopped: then it is enough
         signal.signal(stop, lambda *_: None)
     log.info("loading", **facts)
     ending.server.run(sockets=listeners)
     log.info("stopped", exit_code=ending.code)
-    if app.state.service.inference.alive:
-        # A thread inside the model cannot be told to end, and Python would not end before it.
+    if state.inference.alive or (state.bundles is not None and state.bundles.under_way):
+        # A thread inside the model cannot be told to end, and an interpreter that ends around it may crash.
         logging.shutdown()
         os._exit(ending.code)
     return ending.code

@@ -4,13 +4,19 @@ The domain raises `genrec.errors`; what only a server can refuse is added here t
 
 GenrecError
 ├── InputError
+│   ├── MalformedRequest   400  not HTTP/1.1 as we read it
 │   ├── MalformedBody      400  not the JSON we read
 │   ├── Unauthorized       401  no token, or not a right one
 │   ├── UnknownItem        404
+│   ├── TooSlow            408  the request did not come whole in time
 │   ├── BodyTooLarge       413
 │   ├── UnsupportedMedia   415
 │   └── HeadersTooLarge    431
+├── Busy                   409  another change is under way
+├── NothingBefore          409  there is no bundle to go back to
 ├── Overloaded             429  no place in the queue
+├── TooManyAttempts        429  wrong tokens, one after the other
+├── TooManyConnections     503  as many are open as are kept
 ├── NotReady               503  loading, stopping, or the engine is gone
 ├── DeadlineExceeded       504
 └── NotStored              507  the disk did not take a change
@@ -25,11 +31,15 @@ from http import HTTPStatus
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from genrec.errors import GenrecError, InputError, RequestError
+from genrec.errors import BundleError, GenrecError, InputError, InvalidOutput, OutOfMemory, RequestError
 from service.schemas import Problem
 
 MEDIA_TYPE = "application/problem+json"
 MAX_DETAIL_CHARS = 400
+
+
+class MalformedRequest(InputError):
+    """Not an HTTP request that can be read in one way only."""
 
 
 class MalformedBody(InputError):
@@ -44,6 +54,10 @@ class UnknownItem(InputError):
     """The catalog has no such item."""
 
 
+class TooSlow(InputError):
+    """The request did not come whole within its time."""
+
+
 class BodyTooLarge(InputError):
     """The body is longer than `max_body_bytes`."""
 
@@ -56,8 +70,28 @@ class HeadersTooLarge(InputError):
     """More headers, or more bytes of them, than the service reads."""
 
 
+class Busy(GenrecError):
+    """Another change of the same kind is under way."""
+
+
+class NothingBefore(GenrecError):
+    """No other bundle was served before this one."""
+
+
 class Overloaded(GenrecError):
     """The queue is full; nothing was computed."""
+
+
+class TooManyAttempts(GenrecError):
+    """Too many wrong tokens came from one peer."""
+
+    def __init__(self, sentence: str, retry_after_s: int = 60) -> None:
+        super().__init__(sentence)
+        self.retry_after_s = retry_after_s
+
+
+class TooManyConnections(GenrecError):
+    """As many connections are open as the service keeps."""
 
 
 class NotReady(GenrecError):
@@ -97,14 +131,23 @@ INTERNAL = Kind(500, "internal", "The service could not answer; its log says why
 
 KINDS: Mapping[type[GenrecError], Kind] = {
     RequestError: Kind(422, "invalid_request"),
+    MalformedRequest: Kind(400, "malformed_request", close=True),
     MalformedBody: Kind(400, "malformed"),
     Unauthorized: Kind(401, "unauthorized", close=True, authenticate=True),
     UnknownItem: Kind(404, "not_found"),
+    TooSlow: Kind(408, "too_slow", close=True),
     BodyTooLarge: Kind(413, "too_large", close=True),
     UnsupportedMedia: Kind(415, "unsupported_media_type"),
     HeadersTooLarge: Kind(431, "headers_too_large", close=True),
+    BundleError: Kind(422, "bundle_refused"),
+    Busy: Kind(409, "busy"),
+    NothingBefore: Kind(409, "nothing_before"),
     Overloaded: Kind(429, "overloaded", retry_after_s=1),
+    TooManyAttempts: Kind(429, "too_many_attempts", close=True),
+    TooManyConnections: Kind(503, "too_many_connections", retry_after_s=1, close=True),
     NotReady: Kind(503, "not_ready", retry_after_s=2),
+    InvalidOutput: Kind(500, "model_output_invalid", "The model gave values that cannot be trusted, so none is sent."),
+    OutOfMemory: Kind(503, "resource_exhausted", "There is not enough memory to answer this request.", retry_after_s=1),
     DeadlineExceeded: Kind(504, "deadline_exceeded"),
     NotStored: Kind(507, "not_stored", "The change could not be written to the disk, so nothing was changed."),
 }
@@ -132,8 +175,9 @@ def problem_response(error: GenrecError, request_id: str) -> Response:
     """The whole reply to a request that ended in `error`."""
     kind = kind_of(error)
     headers = {}
-    if kind.retry_after_s is not None:
-        headers["Retry-After"] = str(kind.retry_after_s)
+    retry_after_s = error.retry_after_s if isinstance(error, TooManyAttempts) else kind.retry_after_s
+    if retry_after_s is not None:
+        headers["Retry-After"] = str(retry_after_s)
     if kind.close:
         headers["Connection"] = "close"
     if kind.authenticate:

@@ -16,8 +16,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from genrec.errors import EngineError
 from service.errors import HeadersTooLarge, problem_response
+from service.inference import InferenceThread
 from service.metrics import Metrics
 from service.schemas import REQUEST_ID_PATTERN
+from service.tracing import begin_trace, trace_stages
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -39,12 +41,16 @@ class RequestRecord:
         started: on the clock of `time.monotonic`, seconds.
         timing_ms: stage -> milliseconds, for `Server-Timing` and the log.
         facts: further fields of the log line: counts and codes, never what the caller sent.
+        asked: when the model was asked, on the same clock; None if it was not.
+        trace_id: of the trace that it is part of, if any.
     """
 
     request_id: str
     started: float = field(default_factory=monotonic)
     timing_ms: dict[str, float] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
+    asked: float | None = None
+    trace_id: str | None = None
 
     @property
     def elapsed_ms(self) -> float:
@@ -61,16 +67,17 @@ def record_of(scope: Scope) -> RequestRecord:
 class ObserveRequests:
     """The outermost layer of ours."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics, inference: InferenceThread) -> None:
         self.app = app
         self.metrics = metrics
+        self.inference = inference
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request and account for it."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        record = scope[_SCOPE_KEY] = RequestRecord(_given_id(scope) or uuid4().hex)
+        record = scope[_SCOPE_KEY] = RequestRecord(_given_id(scope) or uuid4().hex, trace_id=begin_trace(scope))
         status = CLIENT_GONE
         started = False
         failure: Exception | None = None
@@ -79,7 +86,10 @@ class ObserveRequests:
             nonlocal status, started
             if message["type"] == "http.response.start":
                 status, started = message["status"], True
-                _mark(MutableHeaders(scope=message), record)
+                headers = MutableHeaders(scope=message)
+                _mark(headers, record)
+                if self.inference.state == "draining":  # who comes on is to come by another connection, elsewhere
+                    headers["Connection"] = "close"
             await send(message)
 
         try:
@@ -100,10 +110,13 @@ class ObserveRequests:
         route = getattr(scope.get("route"), "path_format", "unmatched")
         self.metrics.requests.labels(route, str(status)).inc()
         self.metrics.request_seconds.labels(route).observe(record.elapsed_ms / 1e3)
+        if record.trace_id and record.asked is not None:
+            trace_stages(record.asked, record.timing_ms, record.facts)
         write = log.error if status == 500 else log.info
         write(
             "request",
             request_id=record.request_id,
+            **({"trace_id": record.trace_id} if record.trace_id else {}),
             method=scope["method"],
             route=route,
             status=status,

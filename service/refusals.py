@@ -10,7 +10,7 @@ from service.errors import http_exception_response, kind_of, problem_response
 from service.middleware import RequestRecord, record_of
 from service.validation import refusal
 
-_NO_ANSWER = ("overloaded", "not_ready", "deadline_exceeded")
+_NO_ANSWER = ("overloaded", "not_ready", "deadline_exceeded", "resource_exhausted", "model_output_invalid")
 
 
 def install_refusals(app: FastAPI, rejected: Counter | None = None) -> None:

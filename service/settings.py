@@ -31,7 +31,17 @@ class Settings(BaseSettings):
     bundle: Path = Field(description="The bundle to serve, a directory.")
     host: str = Field(default="127.0.0.1", min_length=1)
     port: int = Field(default=8000, ge=0, le=65_535, description="0 takes a free one.")
+    expect_version: str | None = Field(
+        default=None, pattern=r"^[0-9a-f]{12}$", description="The one version to serve; every other bundle is refused."
+    )
+    bundles_dir: Path | None = Field(
+        default=None, description="Where the bundles are that may be reloaded; the parent of the bundle unless set."
+    )
     auth: Literal["", "open"] = Field(default="", description='"open" lets anyone in who can reach the address.')
+    api_keys_file: Path | None = Field(
+        default=None, description="Holds API keys, one a line; all but the probes needs one of them then."
+    )
+    metrics_token_file: Path | None = Field(default=None, description="Holds tokens that open /metrics alone.")
 
     state_dir: Path | None = Field(
         default=None, description="Where what was switched off and on is kept; one service each."
@@ -47,9 +57,19 @@ class Settings(BaseSettings):
     dtype: str = Field(default="auto", min_length=1)
     engine: str = Field(default="auto", min_length=1)
 
-    max_queue_requests: int = Field(default=256, ge=1, description="Admitted and not yet answered; more are told 429.")
+    threads: int = Field(
+        default_factory=lambda: _default_threads(), ge=1, description="Of the model on a CPU; one core is left to HTTP."
+    )
+    max_queue_rows: int = Field(
+        default=16_384, ge=1, description="Beam rows admitted and not yet answered; more are told 429."
+    )
+    max_batch_rows: int = Field(
+        default=1_024, ge=1, description="Beam rows given to the model at once; bounds its memory, and its silence."
+    )
+    max_linger_ms: float = Field(
+        default=2, ge=0, le=100, description="How long the model waits at most for more requests to take together."
+    )
     max_batch_requests: int = Field(default=64, ge=1, description="In one call of /v1/recommend/batch.")
-    max_inference_requests: int = Field(default=8, ge=1, description="Given to the model at once; bounds its memory.")
     max_history_items: int = Field(default=1_000, ge=1, le=MAX_LIST_ITEMS, description="Longer histories are told 422.")
     max_candidates: int = Field(
         default=MAX_LIST_ITEMS, ge=1, le=MAX_LIST_ITEMS, description="In one call of /v1/score; more are told 422."
@@ -61,11 +81,20 @@ class Settings(BaseSettings):
     max_json_depth: int = Field(default=32, ge=4, le=200)
     default_timeout_ms: int = Field(default=10_000, ge=1, le=600_000, description="For requests that name none.")
 
+    max_connections: int = Field(default=1_024, ge=1, description="Open at once on a listener; more are told 503.")
+    header_timeout_ms: int = Field(default=10_000, ge=50, description="For the head of a request to come whole.")
+    receive_timeout_ms: int = Field(default=30_000, ge=50, description="For a request to come whole.")
+    keep_alive_timeout_ms: int = Field(default=5_000, ge=50, description="For the next request of a connection.")
+    write_timeout_ms: int = Field(default=30_000, ge=50, description="For a client to take the next 16 KiB of its answer.")
+
     stall_timeout_ms: int = Field(
         default=1_500, ge=50, description="Inference silent for so long: /ready says 503 until it returns."
     )
     watchdog_timeout_ms: int = Field(
         default=30_000, ge=100, description="Inference silent for so long: it hangs, the process exits 70."
+    )
+    drain_delay_ms: int = Field(
+        default=3_000, ge=0, description="How long requests are accepted after SIGTERM, while /ready says 503."
     )
     drain_timeout_ms: int = Field(default=30_000, ge=0, description="How long a stop waits for open requests.")
 
@@ -73,23 +102,37 @@ class Settings(BaseSettings):
         default="auto", description="auto: console on a terminal, else one JSON object a line."
     )
     docs: bool = Field(default=True, description="Serve /docs and /openapi.json.")
+    ui: Literal["on", "off", "open"] = Field(
+        default="on", description="The playground at /ui/. open: its pages, which hold no data, need no key."
+    )
 
     @model_validator(mode="after")
     def _agree(self) -> Self:
-        if self.max_batch_requests > self.max_queue_requests:
+        if self.max_batch_requests > self.max_queue_rows:
             raise ValueError(
-                f"max_batch_requests is {self.max_batch_requests} but the queue holds {self.max_queue_requests}: "
-                "such a batch could never be admitted; raise max_queue_requests or lower max_batch_requests"
+                f"max_batch_requests is {self.max_batch_requests} but the queue holds {self.max_queue_rows} beam rows: "
+                "such a batch could never be admitted; raise max_queue_rows or lower max_batch_requests"
             )
         if self.stall_timeout_ms >= self.watchdog_timeout_ms:
             raise ValueError(
                 f"stall_timeout_ms is {self.stall_timeout_ms} but the process exits after watchdog_timeout_ms, "
                 f"{self.watchdog_timeout_ms}: /ready would never tell; raise watchdog_timeout_ms"
             )
-        if self.auth != "open" and not is_loopback(self.host):
+        if self.header_timeout_ms > self.receive_timeout_ms:
+            raise ValueError(
+                f"header_timeout_ms is {self.header_timeout_ms} but a whole request must come within "
+                f"receive_timeout_ms, {self.receive_timeout_ms}; raise receive_timeout_ms or lower header_timeout_ms"
+            )
+        if self.api_keys_file is not None and self.auth == "open":
+            raise ValueError(
+                "auth is open but api_keys_file is set, so it is not clear whether anyone may come in; "
+                "unset GENREC_AUTH to ask for keys, or unset GENREC_API_KEYS_FILE to let anyone in"
+            )
+        if self.auth != "open" and self.api_keys_file is None and not is_loopback(self.host):
             raise ValueError(
                 f"the host is {self.host} and the service knows no keys, so anyone who can reach that address could "
-                "use it; serve on 127.0.0.1, or set GENREC_AUTH=open to allow it"
+                "use it; set GENREC_API_KEYS_FILE to a file of keys, serve on 127.0.0.1, or set GENREC_AUTH=open to "
+                "allow it"
             )
         return self
 
@@ -121,6 +164,11 @@ class Settings(BaseSettings):
         return self
 
     @property
+    def shelf(self) -> Path:
+        """The directory of bundles."""
+        return self.bundles_dir or self.bundle.absolute().parent
+
+    @property
     def admin_address(self) -> tuple[str, int] | None:
         """Host and port of the admin listener, None if there is none. Port 0 takes a free one."""
         if not self.admin_listen:
@@ -141,6 +189,10 @@ def is_loopback(host: str) -> bool:
         return ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def _default_threads() -> int:
+    return int(os.environ.get("OMP_NUM_THREADS") or max(1, len(os.sched_getaffinity(0)) - 1))  # noqa: TID251
 
 
 def read_settings(flags: Mapping[str, Any]) -> Settings:

@@ -21,7 +21,7 @@ PARTIAL = ".partial"
 
 
 class StateDirectory:
-    """Made by `open`, held by this process until `close` or its end, however that comes."""
+    """Made by `open`, held by this process until it is closed or the process ends, however that comes."""
 
     def __init__(self, path: Path, lock: BinaryIO) -> None:
         self.path = path

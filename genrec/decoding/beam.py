@@ -22,7 +22,8 @@ from genrec.decoding.graphs import Graphs
 from genrec.decoding.limits import Limits, LimitTables
 from genrec.decoding.padding import Padded, pad_prompts
 from genrec.decoding.selection import Frontier, children_of, follow, select
-from genrec.errors import EngineError
+from genrec.decoding.steps import DecoderSteps
+from genrec.errors import EngineError, IllegalBeam, InvalidOutput
 
 _NOT_FINITE = "the model gave log-probabilities that are not finite (NaN or infinite); its answer cannot be trusted."
 
@@ -61,7 +62,7 @@ class BeamEngine:
     @torch.inference_mode()
     def search(self, queries: Sequence[Query], num_beams: int) -> list[Beam | EngineError]:
         """See `Engine.search`."""
-        outcomes: list[Beam | EngineError] = [EngineError("the search gave no answer.")] * len(queries)
+        outcomes: list[Beam | EngineError] = [InvalidOutput("the search gave no answer.")] * len(queries)
         for places in self._groups(queries, num_beams):
             group = [queries[place] for place in places]
             prompts = pad_prompts([query.prompt for query in group], left=False, device=self.device)
@@ -100,12 +101,17 @@ class BeamEngine:
         )
         leaves = [self._follow(progress, hidden, limits, chunk) for chunk in chunks]
         if any(bool(frontier.broken) for frontier in leaves):
-            raise EngineError(_NOT_FINITE)
+            raise InvalidOutput(_NOT_FINITE)
         sums = np.concatenate([_to_numpy(frontier.sums)[0] for frontier in leaves]).astype(np.float64)
         renormalised = np.concatenate([_to_numpy(frontier.log_probabilities)[0] for frontier in leaves])
         if not np.isfinite(sums).all():
-            raise EngineError(_NOT_FINITE)
+            raise InvalidOutput(_NOT_FINITE)
         return Scores((sums / self._divisor)[back], renormalised.astype(np.float64)[back])
+
+    def steps(self, query: Query, num_beams: int) -> DecoderSteps:
+        """See `Engine.steps`."""
+        slots = sum(self._widths(num_beams)[:-1])
+        return DecoderSteps(self.decoder, self.trie.tokens, query.prompt, slots, self.device)
 
     def _follow(self, progress: Progress, hidden: Tensor, limits: Limits, rows: npt.NDArray[np.int64]) -> Frontier:
         """Walk from the root to `rows`, ascending and distinct."""
@@ -160,7 +166,7 @@ class BeamEngine:
         for row in range(len(nodes)):
             live = sums[row] > -np.inf
             if broken[row]:
-                yield EngineError(_NOT_FINITE)
+                yield InvalidOutput(_NOT_FINITE)
                 continue
             scores = sums[row, live].astype(np.float64) / self._divisor
             renormalised = log_probabilities[row, live].astype(np.float64)
@@ -169,7 +175,7 @@ class BeamEngine:
 
 def _complete(outcome: Beam | EngineError, query: Query, num_beams: int) -> Beam | EngineError:
     if isinstance(outcome, Beam) and len(outcome.rows) != min(num_beams, len(query.allowed)):
-        return EngineError(f"the search found {len(outcome.rows)} items; its answer cannot be trusted.")
+        return IllegalBeam(f"the search found {len(outcome.rows)} items; its answer cannot be trusted.")
     return outcome
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from genrec.allowed import AllowedItems
-from genrec.errors import EngineError
+from genrec.errors import EngineError, IllegalBeam, InvalidOutput
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,9 +60,9 @@ class Beam:
             EngineError: a score is NaN or infinite, or a row occurs twice.
         """
         if not np.isfinite(scores).all():
-            raise EngineError("the model gave a score that is not finite; its answer cannot be trusted.")
+            raise InvalidOutput("the model gave a score that is not finite; its answer cannot be trusted.")
         if len(np.unique(rows)) != len(rows):
-            raise EngineError("the search returned one item twice; its answer cannot be trusted.")
+            raise IllegalBeam("the search returned one item twice; its answer cannot be trusted.")
         order = np.lexsort((rows, -scores))
         return cls(rows[order], scores[order], log_probabilities[order], bound)
 
@@ -82,6 +82,18 @@ class Scores:
 
     scores: npt.NDArray[np.float64]
     log_probabilities: npt.NDArray[np.float64]
+
+
+class Steps(Protocol):
+    """A model at one prompt, walked level by level with W beams. Level 0 is predicted from one beam, the root."""
+
+    def log_probs(self, tokens: npt.NDArray[np.integer]) -> npt.NDArray[np.float32]:
+        """``(W, n)`` log-softmax over the full vocabulary at `tokens` of this level, ``(n,)``, after each beam."""
+        ...
+
+    def step(self, tokens: npt.NDArray[np.integer], parents: npt.NDArray[np.integer]) -> None:
+        """Go on to the next level: ``(W',)`` tokens, each appended to the beam at that place of ``(W',)`` parents."""
+        ...
 
 
 class Engine(Protocol):
@@ -106,4 +118,8 @@ class Engine(Protocol):
         Raises:
             EngineError: the model gave a value that is not finite.
         """
+        ...
+
+    def steps(self, query: Query, num_beams: int) -> Steps:
+        """The model at the query's prompt, to be walked with at most `num_beams` beams."""
         ...

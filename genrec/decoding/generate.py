@@ -16,7 +16,8 @@ from genrec.allowed import AllowedItems
 from genrec.decoding.engine import Beam, Query, Scores
 from genrec.decoding.padding import pad_prompts
 from genrec.decoding.scoring import path_distributions
-from genrec.errors import EngineError
+from genrec.decoding.steps import ModelSteps
+from genrec.errors import EngineError, IllegalBeam, InvalidOutput
 from genrec.trie import ItemTrie
 
 # `generate` starts all beams but the first at -1e9, so that copies of one prefix lose; a summed log-probability that
@@ -87,11 +88,15 @@ class GenerateEngine:
             levels = np.arange(self.trie.num_levels)
             sums[part] = [float(one[levels, path].sum()) for one, path in zip(found, paths[part], strict=True)]
             if not np.isfinite(sums[part]).all():
-                raise EngineError("the model gave log-probabilities that are not finite; its answer cannot be trusted.")
+                raise InvalidOutput("the model gave log-probabilities that are not finite; its answer cannot be trusted.")
             renormalised[part] = [
                 _constrained(self.trie, query.allowed, one, path) for one, path in zip(found, paths[part], strict=True)
             ]
         return Scores(sums / self._divisor, renormalised)
+
+    def steps(self, query: Query, num_beams: int) -> ModelSteps:
+        """See `Engine.steps`."""
+        return ModelSteps(self.model, query.prompt, self.decoder_prefix_ids)
 
     @property
     def _divisor(self) -> float:
@@ -119,13 +124,13 @@ class GenerateEngine:
         self, paths: np.ndarray, scores: np.ndarray, log_probabilities: np.ndarray, bound: float, num_allowed: int
     ) -> Beam | EngineError:
         if np.isnan(bound):
-            return EngineError("the model gave NaN log-probabilities; its answer cannot be trusted.")
+            return InvalidOutput("the model gave NaN log-probabilities; its answer cannot be trusted.")
         live = np.flatnonzero(scores * self._divisor > _FILLER)
         if len(live) != min(len(scores), num_allowed):
-            return EngineError(f"the search found {len(live)} items; its answer cannot be trusted.")
+            return IllegalBeam(f"the search found {len(live)} items; its answer cannot be trusted.")
         leaves = [self.trie.descend(paths[place].tolist()) for place in live]
         if None in leaves:
-            return EngineError("the search left the trie; its answer cannot be trusted.")
+            return IllegalBeam("the search left the trie; its answer cannot be trusted.")
         rows = np.asarray(leaves, dtype=np.int64)
         try:
             return Beam.ranked(rows, scores[live], log_probabilities[live], bound)

@@ -22,7 +22,7 @@ from genrec.decoding.selection import Frontier
 Decode = Callable[[Padded, Limits, int], Frontier]
 """From prompts and limits to the last frontier, without waiting for the device."""
 
-_TOKEN_STEP = 64
+TOKEN_STEP = 64
 _SMALLEST_LIST = 64
 _MAX_GRAPHS = 64
 """Each keeps its buffers; they share one pool of memory for what is temporary."""
@@ -106,7 +106,7 @@ def _padded(prompts: Padded, limits: Limits) -> tuple[Padded, Limits]:
     """The batch with its first request repeated and its prompts and lists lengthened to the next shape."""
     rows, tokens = prompts.ids.shape
     more_rows = _next_power(rows) - rows
-    more_tokens = -tokens % _TOKEN_STEP
+    more_tokens = -tokens % TOKEN_STEP
 
     def repeated(part: Tensor) -> Tensor:
         return torch.cat([part, part[:1].expand(more_rows, *part.shape[1:])]) if more_rows else part.clone()

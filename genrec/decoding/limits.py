@@ -109,8 +109,8 @@ class LimitTables:
                 for token in self._trie.token
             ]
         for table, first_leaf in zip(self._tables, self._trie.first_leaf[1:], strict=True):
-            living = mask.before[first_leaf[1:]] > mask.before[first_leaf[:-1]]
-            table[slot].copy_(torch.from_numpy(living))
+            before = mask.before[first_leaf]
+            table[slot].copy_(torch.from_numpy(before[1:] > before[:-1]))
 
     def _dead(self, allowed: Sequence[AllowedItems]) -> list[Tensor | None]:
         by_request = [_dead_nodes(self._trie, self._parents, items) for items in allowed]

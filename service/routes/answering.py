@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Coroutine, Sequence
+from time import monotonic
 from typing import Any, TypeVar
 
 from fastapi import Request
@@ -9,7 +10,7 @@ from starlette.requests import ClientDisconnect
 
 from genrec.answers import Timing
 from service.metrics import Metrics
-from service.middleware import RequestRecord
+from service.middleware import RequestRecord, record_of
 from service.schemas import TimingMs
 
 Waited = TypeVar("Waited")
@@ -21,20 +22,31 @@ async def while_connected(request: Request, work: Coroutine[Any, Any, Waited]) -
     Raises:
         ClientDisconnect: the client has gone.
     """
-    answer = asyncio.ensure_future(work)
+    record_of(request.scope).asked = monotonic()
+    waiting = asyncio.current_task()
+    over = False
+
+    def leave(_: object) -> None:
+        if waiting is not None and not over:
+            waiting.cancel()
+
     gone = asyncio.ensure_future(_gone(request))
+    gone.add_done_callback(leave)
     try:
-        await asyncio.wait((answer, gone), return_when=asyncio.FIRST_COMPLETED)
-        if not answer.done():
-            raise ClientDisconnect
-        return answer.result()
+        return await work
+    except asyncio.CancelledError:
+        if gone.done() and waiting is not None and not waiting.uncancel():  # it was `leave`, and nobody else
+            raise ClientDisconnect from None
+        raise
     finally:
-        answer.cancel()
+        over = True
         gone.cancel()
 
 
 def time_taken(timing: Timing, queue_ms: float, record: RequestRecord) -> TimingMs:
-    """Where the time of an answer went, up to now."""
+    """Where the time of an answer went, up to now. The record keeps the slowest of a call with several."""
+    for stage, spent in (("queue", queue_ms), ("encode", timing.encode_ms), ("decode", timing.decode_ms)):
+        record.timing_ms[stage] = max(record.timing_ms.get(stage, 0.0), spent)
     return TimingMs(
         queue=round(queue_ms, 3),
         encode=round(timing.encode_ms, 3),

@@ -24,9 +24,9 @@ def search(
     q: Annotated[str, Query(max_length=256, description="Words of the title, or an item id; all items without.")] = "",
     limit: Limit = 20,
 ) -> ItemList:
-    """Items whose title holds every word of `q`, word beginnings first, then by popularity."""
+    """Items with a word in the title for each word of `q` that begins so, the most popular first."""
     recommender = state.inference.recommender
-    matches = state.browser.search(q, limit)
+    matches = state.browsers.of(recommender.bundle).search(q, limit)
     return ItemList(items=[to_item(recommender, row) for row in matches.rows], total=matches.total)
 
 
@@ -34,7 +34,7 @@ def search(
 def similar(item_id: str, state: StateOf, limit: Limit = 20) -> SimilarItems:
     """Items that share leading codes: those with most in common first, then by popularity."""
     recommender = state.inference.recommender
-    neighbours = state.browser.similar(_row(recommender, item_id), limit)
+    neighbours = state.browsers.of(recommender.bundle).similar(_row(recommender, item_id), limit)
     return SimilarItems(
         items=[
             SimilarItem(**to_item(recommender, one.row).model_dump(), shared_levels=one.shared_levels)

@@ -9,8 +9,9 @@ from genrec import requests as domain
 from genrec.answers import Answer
 from genrec.errors import EngineError, GenrecError, RequestError
 from genrec.recommender import Recommender
+from service.batcher import Work
+from service.calls import Served
 from service.errors import problem_of
-from service.inference import Served
 from service.json_body import JsonRoute
 from service.metrics import Metrics
 from service.middleware import RequestRecord, record_of
@@ -32,7 +33,8 @@ async def recommend(sent: RecommendRequest, request: Request, state: StateOf) ->
     recommender = state.inference.recommender
     asked = to_checked_request(sent, recommender, state.settings)
     deadline = record.started + (sent.timeout_ms or state.settings.default_timeout_ms) / 1e3
-    [served] = await while_connected(request, state.inference.submit(_attempt, [asked], deadline))
+    work = EXPLAIN if sent.explain else RECOMMEND
+    [served] = await while_connected(request, state.ask(recommender, work, [asked], deadline))
     if isinstance(served.outcome, GenrecError):
         raise served.outcome
     timing = time_taken(served.outcome.timing, served.queue_ms, record)
@@ -43,8 +45,9 @@ async def recommend(sent: RecommendRequest, request: Request, state: StateOf) ->
         "history_items": len(asked.history),
         "unknown_items": len(served.outcome.unknown_items),
         "items": len(served.outcome.items),
+        "batch": served.batch_requests,
     }
-    return to_answer(served.outcome, sent, recommender, record.request_id, timing)
+    return to_answer(served.outcome, sent, served.recommender, record.request_id, timing)
 
 
 @router.post("/v1/recommend/batch", summary="Several histories in one call")
@@ -62,13 +65,13 @@ async def recommend_batch(sent: BatchRequest, request: Request, state: StateOf) 
         timeouts = [one.timeout_ms or state.settings.default_timeout_ms for one, _ in fit]
         deadline = record.started + min(timeouts) / 1e3
         asked = [one for _, one in fit]
-        served = await while_connected(request, state.inference.submit(_attempt, asked, deadline))
+        served = await while_connected(request, state.ask(recommender, RECOMMEND, asked, deadline))
     in_order = iter(served)
     return BatchAnswer(
         results=[
             problem_of(one, f"{record.request_id}.{place}")
             if isinstance(one, GenrecError)
-            else _result(one, next(in_order), f"{record.request_id}.{place}", record, recommender, state.metrics)
+            else _result(one, next(in_order), f"{record.request_id}.{place}", record, state.metrics)
             for place, one in enumerate(read)
         ]
     )
@@ -78,11 +81,23 @@ def _attempt(recommender: Recommender, requests: Sequence[domain.Request]) -> Se
     return recommender.attempt(requests)
 
 
+RECOMMEND = Work(_attempt, lambda recommender, request: recommender.beam_rows(request))
+
+
+def _explain(recommender: Recommender, requests: Sequence[domain.Request]) -> Sequence[Answer]:
+    return [recommender.explain(request) for request in requests]
+
+
+EXPLAIN = Work(_explain, lambda recommender, request: recommender.beam_rows(request))
+
+
 def _read(
     raw: object, recommender: Recommender, state: ServiceState
 ) -> tuple[RecommendRequest, domain.Request] | RequestError:
     try:
         sent = RecommendRequest.model_validate(raw)
+        if sent.explain:
+            raise RequestError("A batch is not explained; ask /recommend for this one alone.", "/explain")
         return sent, to_checked_request(sent, recommender, state.settings)
     except ValidationError as error:
         return refusal(error.errors(include_url=False), raw)
@@ -95,7 +110,6 @@ def _result(
     served: Served[Answer],
     own_id: str,
     record: RequestRecord,
-    recommender: Recommender,
     metrics: Metrics,
 ) -> RecommendAnswer | Problem:
     sent, asked = pair
@@ -104,7 +118,7 @@ def _result(
         return problem_of(served.outcome, request_id)
     timing = time_taken(served.outcome.timing, served.queue_ms, record)
     _account(metrics, asked, served.outcome, timing)
-    return to_answer(served.outcome, sent, recommender, request_id, timing)
+    return to_answer(served.outcome, sent, served.recommender, request_id, timing)
 
 
 def _account(metrics: Metrics, asked: domain.Request, answer: Answer, timing: TimingMs) -> None:

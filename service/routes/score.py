@@ -7,6 +7,7 @@ from fastapi import APIRouter, Request
 from genrec import answers, requests
 from genrec.errors import GenrecError
 from genrec.recommender import Recommender
+from service.batcher import Work
 from service.json_body import JsonRoute
 from service.middleware import record_of
 from service.routes.answering import account_for, time_taken, while_connected
@@ -25,7 +26,7 @@ async def score(sent: ScoreRequest, request: Request, state: StateOf) -> ScoreAn
     recommender = state.inference.recommender
     asked = to_checked_score_request(sent, recommender, state.settings)
     deadline = record.started + (sent.timeout_ms or state.settings.default_timeout_ms) / 1e3
-    [served] = await while_connected(request, state.inference.submit(_score, [asked], deadline))
+    [served] = await while_connected(request, state.ask(recommender, SCORE, [asked], deadline))
     if isinstance(served.outcome, GenrecError):
         raise served.outcome
     timing = time_taken(served.outcome.timing, served.queue_ms, record)
@@ -38,8 +39,12 @@ async def score(sent: ScoreRequest, request: Request, state: StateOf) -> ScoreAn
         "candidates": len(asked.candidates),
         "items": len(served.outcome.items),
     }
-    return to_score_answer(served.outcome, recommender, record.request_id, timing)
+    record.facts["batch"] = served.batch_requests
+    return to_score_answer(served.outcome, served.recommender, record.request_id, timing)
 
 
 def _score(recommender: Recommender, asked: Sequence[requests.ScoreRequest]) -> Sequence[answers.ScoreAnswer]:
     return [recommender.score(request) for request in asked]
+
+
+SCORE = Work(_score, lambda _, asked: max(1, len(asked.candidates)))

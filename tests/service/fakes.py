@@ -23,10 +23,11 @@ from genrec.answers import Answer, ScoreAnswer, ScoredCandidate, ScoredItem, Tim
 from genrec.availability import Availability
 from genrec.bundle import Generation, Manifest, PromptPieces
 from genrec.errors import EngineError
-from genrec.filters import FilterMasks
+from genrec.filters import Filter, FilterMasks
 from genrec.recommender import Recommender
 from genrec.requests import Request, ScoreRequest
 from genrec.semantic_id import Catalog
+from genrec.trie import ItemTrie
 from service.app import create_app
 from service.settings import Settings
 
@@ -74,10 +75,16 @@ def small_manifest() -> Manifest:
     )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class FakeBundle:
     catalog: Catalog = field(default_factory=small_catalog)
     manifest: Manifest = field(default_factory=small_manifest)
+    path: Path = Path("bundles/small")
+
+    @property
+    def trie(self) -> ItemTrie:
+        """Of the codes themselves: every code is its own token."""
+        return ItemTrie.from_sorted(self.catalog.codes)
 
 
 @dataclass(eq=False)
@@ -111,9 +118,22 @@ class FakeRecommender:
         """How many requests reached the model."""
         return sum(map(len, self.asked))
 
+    def beam_rows(self, request: Request) -> int:
+        """As the real one, but one where nothing is said: tests count requests."""
+        return request.num_beams or 1
+
     def attempt(self, requests: Sequence[Request]) -> list[Answer | EngineError]:
         self._compute(requests)
         return [self._answer(request) for request in requests]
+
+    def knows(self, asked: Filter | None) -> bool:
+        """As if a real one had every filter."""
+        return True
+
+    def explain(self, request: Request) -> Answer:
+        """An answer without an explanation, as of a history that the model is not asked about."""
+        [answer] = self.recommend([request])
+        return answer
 
     def score(self, request: ScoreRequest) -> ScoreAnswer:
         """Candidates score by their popularity; those that the filter does not let through have no probability."""

@@ -12,12 +12,12 @@ from service import commands
 from tests.service.fakes import FakeRecommender
 
 
-def load(bundle: Path, **_: object) -> FakeRecommender:
+def load(bundle: Path, _: object) -> FakeRecommender:
     if bundle.name == "slow":
         time.sleep(60)
     return FakeRecommender()
 
 
 if __name__ == "__main__":
-    commands.load_frozen = load
+    commands.load_to_serve = load  # type: ignore[assignment]
     typer.run(commands.serve)

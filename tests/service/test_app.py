@@ -1,7 +1,6 @@
 """The life of a service in this process: it loads, is ready, fails. Real ends of real processes: test_commands."""
 
 import asyncio
-import inspect
 import threading
 import time
 from pathlib import Path
@@ -9,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from genrec.errors import BundleError, EngineError, InputError
-from service.commands import load_frozen
+from service.settings import Settings
 from tests.service.fakes import BREAKS, KILLS, FakeRecommender, eventually, serving
 
 pytestmark = pytest.mark.anyio
@@ -42,17 +41,15 @@ async def test_probes_answer_while_it_loads_and_the_rest_waits(logged):
         assert running.ended == []
 
 
-async def test_the_loader_is_given_the_settings():
+async def test_the_loader_is_given_the_bundle_and_the_settings():
     given: list[object] = []
 
-    def load(*path: object, **flags: object) -> FakeRecommender:
-        given.extend([str(path[0]), flags])
+    def load(bundle: Path, settings: Settings) -> FakeRecommender:
+        given.extend([bundle, settings.device])
         return FakeRecommender()
 
-    async with serving(load=load, device="cuda:1", dtype="bfloat16", engine="generate", max_proof_beams=7):
-        flags = {"device": "cuda:1", "dtype": "bfloat16", "engine": "generate", "max_proof_beams": 7}
-        assert given == ["bundles/small", flags]
-    inspect.signature(load_frozen).bind(Path("bundles/small"), **flags)  # so does the loader of `genrec serve`
+    async with serving(load=load, device="cuda:1"):
+        assert given == [Path("bundles/small"), "cuda:1"]
 
 
 async def test_when_it_is_ready_it_says_where_and_how_to_try_it(logged):
@@ -162,10 +159,17 @@ async def test_a_watchdog_that_breaks_is_not_silent(monkeypatch):
         assert running.ended == [70]
 
 
-async def test_an_engine_that_dies_before_it_is_announced_is_told_as_what_it_is(logged, monkeypatch):
-    died = EngineError("the inference thread died of SystemExit.")
-    monkeypatch.setattr("service.state.CatalogBrowser", lambda _: running.app.state.service.inference.fail(died))
-    async with serving(until=None) as running:
+async def test_an_engine_that_dies_before_it_is_announced_is_told_as_what_it_is(logged):
+    died, gate = EngineError("the inference thread died of SystemExit."), threading.Event()
+
+    def load(*_: object) -> FakeRecommender:
+        gate.wait()
+        return FakeRecommender()
+
+    async with serving(load=load, until=None) as running:
+        inference = running.app.state.service.inference
+        inference.loaded.add_done_callback(lambda _: inference.fail(died))
+        gate.set()
         await eventually(lambda: running.ended)
         assert running.ended == [70]
     assert [event["reason"] for event in logged if event["log_level"] == "error"] == [str(died)]

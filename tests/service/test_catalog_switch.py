@@ -2,7 +2,7 @@
 
 import os
 import threading
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import cast
 
@@ -18,7 +18,7 @@ from genrec.semantic_id import Catalog
 from service import catalog_switch
 from service.catalog_switch import FILE, CatalogStatus, CatalogSwitch
 from service.errors import NotReady, NotStored
-from service.inference import InferenceThread
+from service.inference import InferenceThread, Limits
 from service.state_directory import StateDirectory
 from tests.service.fakes import FakeBundle, FakeRecommender, small_catalog
 
@@ -57,7 +57,8 @@ class Service:
 
     def __init__(self, path: Path, catalog: Catalog | None = None) -> None:
         self.path = path
-        self.switch = CatalogSwitch.open(path)
+        self.directory = StateDirectory.open(path)
+        self.switch = CatalogSwitch(self.directory)
         self.inference = Inference(self.switch.restore(loaded(catalog or small_catalog())))
 
     def change(self, off=(), on=()) -> tuple[CatalogStatus, int]:
@@ -68,7 +69,7 @@ class Service:
         return self.inference.recommender.availability.version
 
     def restarted(self, catalog: Catalog | None = None) -> "Service":
-        self.switch.close()
+        self.directory.close()
         return Service(self.path, catalog)
 
 
@@ -194,19 +195,22 @@ def test_a_disk_that_does_not_take_it_changes_nothing_and_takes_the_next(service
 )
 def test_a_damaged_file_is_refused_at_start_and_left_alone(service, damage):
     service.change(off=["films/alien?", "2"])
-    service.switch.close()
+    service.directory.close()
     content = damage((service.path / FILE).read_bytes())
     (service.path / FILE).write_bytes(content)
     for _ in range(2):
-        with pytest.raises(InputError, match=f"the state file .*{FILE} is damaged: .*or remove it") as caught:
-            CatalogSwitch.open(service.path)
+        with (
+            closing(StateDirectory.open(service.path)) as directory,
+            pytest.raises(InputError, match=f"the state file .*{FILE} is damaged: .*or remove it") as caught,
+        ):
+            CatalogSwitch(directory)
         assert caught.value.exit_code == 65
     assert (service.path / FILE).read_bytes() == content
 
 
 def test_a_file_that_was_not_finished_is_no_damage(service):
     service.change(off=["1"])
-    service.switch.close()
+    service.directory.close()
     (service.path / f"{FILE}.partial").write_bytes(b"half of")
     again = Service(service.path)
     assert again.inference.off == {"1"}
@@ -214,15 +218,15 @@ def test_a_file_that_was_not_finished_is_no_damage(service):
 
 
 def test_nothing_changes_after_the_end(service):
-    service.switch.close()
+    service.directory.close()
     with pytest.raises(NotReady):
         service.change(off=["1"])
     assert service.version == 0
 
 
 def test_changes_at_once_are_made_one_after_the_other(tmp_path):
-    switch = CatalogSwitch.open(tmp_path)
-    thread = InferenceThread(lambda: cast(Recommender, FakeRecommender()), max_queue_requests=1)
+    switch = CatalogSwitch(StateDirectory.open(tmp_path))
+    thread = InferenceThread(lambda: cast(Recommender, FakeRecommender()), Limits(max_queue_rows=1, max_batch_rows=1))
     with pytest.raises(NotReady):
         switch.change(thread, ["1"], [])
     thread.start()

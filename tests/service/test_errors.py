@@ -9,13 +9,17 @@ from service.errors import http_exception_response, problem_of, problem_response
 
 STATUSES = {
     RequestError: 422,
+    errors.MalformedRequest: 400,
     errors.MalformedBody: 400,
     errors.Unauthorized: 401,
     errors.UnknownItem: 404,
+    errors.TooSlow: 408,
     errors.BodyTooLarge: 413,
     errors.UnsupportedMedia: 415,
     errors.HeadersTooLarge: 431,
     errors.Overloaded: 429,
+    errors.TooManyAttempts: 429,
+    errors.TooManyConnections: 503,
     errors.NotReady: 503,
     errors.DeadlineExceeded: 504,
     errors.NotStored: 507,
@@ -47,12 +51,12 @@ def test_our_own_failures_do_not_say_why():
 
 
 def test_overload_and_not_ready_say_when_to_come_back():
-    for kind in (errors.Overloaded, errors.NotReady):
+    for kind in (errors.Overloaded, errors.NotReady, errors.TooManyAttempts, errors.TooManyConnections):
         assert int(problem_response(kind("x"), "id").headers["retry-after"]) > 0
 
 
 def test_a_request_that_is_not_read_to_its_end_closes_the_connection():
-    for kind in (errors.BodyTooLarge, errors.Unauthorized):
+    for kind in (errors.BodyTooLarge, errors.Unauthorized, errors.TooSlow, errors.MalformedRequest):
         assert problem_response(kind("x"), "id").headers["connection"] == "close"
 
 

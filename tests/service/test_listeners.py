@@ -1,7 +1,7 @@
 import pytest
 
 from genrec.errors import InputError
-from service.listeners import ByPort, listen
+from service.listeners import ByPort, allow_open_files, listen
 
 MEND = "--host or --port"
 
@@ -45,3 +45,19 @@ async def test_only_what_came_in_by_the_admin_port_is_for_the_admin_application(
 
     await ByPort(application("main"), application("admin"), 8001)(scope, None, None)
     assert called == [asked]
+
+
+def test_the_limit_of_open_files_is_raised_as_far_as_needed_and_no_further(monkeypatch):
+    given = []
+    limits = {"now": (256, 4_096)}
+    monkeypatch.setattr("service.listeners.resource.getrlimit", lambda _: limits["now"])
+    monkeypatch.setattr("service.listeners.resource.setrlimit", lambda _, pair: given.append(pair))
+    allow_open_files(200)
+    assert given == []
+    allow_open_files(1_300)
+    assert given == [(1_300, 4_096)]
+    with pytest.raises(InputError, match=r"need 5000 open files.*4096; lower GENREC_MAX_CONNECTIONS"):
+        allow_open_files(5_000)
+    limits["now"] = (-1, -1)
+    allow_open_files(10**6)
+    assert len(given) == 1

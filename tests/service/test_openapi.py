@@ -15,17 +15,19 @@ ROUTES = {
     "/v1/items": {"get"},
     "/v1/items/{item_id}": {"get"},
     "/v1/items/{item_id}/similar": {"get"},
+    "/v1/tree": {"get"},
     "/health": {"get"},
     "/ready": {"get"},
     "/info": {"get"},
     "/metrics": {"get"},
 }
 REQUEST = {
-    "history", "k", "exclude_history", "exclude", "filter", "fields", "num_beams", "fallback", "prove_exact",
+    "history", "k", "exclude_history", "exclude", "filter", "fields", "num_beams", "fallback", "prove_exact", "explain",
     "request_id", "timeout_ms",
 }  # fmt: skip
 SCORE_REQUEST = {"history", "candidates", "exclude_history", "filter", "request_id", "timeout_ms"}
-WITH_BODY = {"200", "400", "413", "415", "422", "429", "431", "500", "503", "504"}
+EVERYWHERE = {"200", "400", "408", "431", "500", "503"}
+WITH_BODY = EVERYWHERE | {"401", "413", "415", "422", "429", "504"}
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +72,15 @@ def test_every_error_is_a_problem_document(document):
                     assert reply["content"]["application/problem+json"]["schema"]["$ref"].endswith("/Problem")
     for path in ("/recommend", "/v1/recommend", "/v1/recommend/batch", "/v1/score"):
         assert set(document["paths"][path]["post"]["responses"]) == WITH_BODY
+    assert set(document["paths"]["/health"]["get"]["responses"]) == EVERYWHERE
+    assert set(document["paths"]["/info"]["get"]["responses"]) == EVERYWHERE | {"401", "429"}
+
+
+def test_a_key_is_sent_in_either_header_where_keys_are_needed(document):
+    assert document["components"]["securitySchemes"]["bearer"]["scheme"] == "bearer"
+    assert document["components"]["securitySchemes"]["api_key"]["name"] == "X-API-Key"
+    assert document["paths"]["/recommend"]["post"]["security"] == [{"bearer": []}, {"api_key": []}, {}]
+    assert document["paths"]["/health"]["get"]["security"] == [{}]
 
 
 def test_every_reference_leads_somewhere(document):

@@ -64,7 +64,7 @@ def test_only_the_history_is_required_and_the_rest_has_defaults():
     sent = RecommendRequest.model_validate({"history": []})
     assert sent.model_dump() == {
         "history": [], "k": 10, "exclude_history": None, "exclude": [], "filter": None, "fields": None,
-        "num_beams": None, "fallback": "popular", "prove_exact": False, "request_id": None,
+        "num_beams": None, "fallback": "popular", "prove_exact": False, "explain": False, "request_id": None,
         "timeout_ms": None,
     }  # fmt: skip
 
@@ -92,7 +92,7 @@ def test_a_filter_is_an_object_of_two_parts(value, fitting):
 def test_the_answer_has_the_agreed_fields():
     assert list(RecommendAnswer.model_fields) == [
         "request_id", "bundle", "items", "catalog_version", "history_used", "unknown_items", "truncated", "exact",
-        "timing_ms",
+        "explain", "timing_ms",
     ]  # fmt: skip
     assert list(RecommendedItem.model_fields) == [
         "rank", "item_id", "score", "probability", "semantic_id", "source", "metadata",

@@ -30,7 +30,7 @@ def test_variables_are_read_and_flags_win(monkeypatch):
     ("name", "nearest"),
     [
         ("GENREC_PROT", "GENREC_PORT"),
-        ("GENREC_MAX_QUEUE_REQUEST", "GENREC_MAX_QUEUE_REQUESTS"),
+        ("GENREC_MAX_QUEUE_ROW", "GENREC_MAX_QUEUE_ROWS"),
         ("genrec_divice", "GENREC_DEVICE"),
     ],
 )
@@ -63,7 +63,7 @@ def test_a_missing_bundle_says_how_to_give_it():
         ({"device": "gpu"}, "GENREC_DEVICE"),
         ({"auth": "closed"}, "GENREC_AUTH"),
         ({"max_history_items": 0}, "GENREC_MAX_HISTORY_ITEMS"),
-        ({"max_batch_requests": 300}, "raise max_queue_requests or lower max_batch_requests"),
+        ({"max_batch_requests": 20_000}, "raise max_queue_rows or lower max_batch_requests"),
         ({"stall_timeout_ms": 30_000}, "raise watchdog_timeout_ms"),
     ],
 )
@@ -144,3 +144,27 @@ def test_settings_are_frozen():
 )
 def test_the_url_is_one_a_browser_here_can_open(host, url):
     assert some_settings(host=host, auth="open").url == url
+
+
+@pytest.mark.parametrize(
+    ("flags", "mend"),
+    [
+        ({"api_keys_file": "k", "auth": "open"}, "unset GENREC_AUTH to ask for keys, or unset GENREC_API_KEYS_FILE"),
+        ({"host": "0.0.0.0"}, "set GENREC_API_KEYS_FILE to a file of keys"),
+        (
+            {"header_timeout_ms": 2_000, "receive_timeout_ms": 1_000},
+            "raise receive_timeout_ms or lower",
+        ),
+        ({"header_timeout_ms": 1}, "GENREC_HEADER_TIMEOUT_MS"),
+        ({"max_connections": 0}, "GENREC_MAX_CONNECTIONS"),
+    ],
+)
+def test_who_may_come_in_and_how_fast_is_not_left_unclear(flags, mend):
+    with pytest.raises(InputError, match=mend) as caught:
+        read_settings({"bundle": "b", **flags})
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "127.0.0.1"])
+def test_with_keys_any_address_is_served(host):
+    assert read_settings({"bundle": "b", "host": host, "api_keys_file": "k"}).host == host

@@ -35,9 +35,9 @@ def served(bundle: Path, *flags: str, log: Path) -> Iterator[httpx.Client]:
 
 
 @contextmanager
-def started(bundle: Path, *flags: str, log: Path, **environment: str) -> Iterator[Server]:
+def started(bundle: Path, *flags: str, log: Path, module: str = "genrec", **environment: str) -> Iterator[Server]:
     """Start a server with these variables, wait until it is ready, stop it if it still runs."""
-    process = begun(bundle, *flags, log=log, **environment)
+    process = begun(bundle, *flags, log=log, module=module, **environment)
     try:
         url = _wait_until_ready(process, log)
         admin = re.search(r'"admin_port": ?"(\d+)"', log.read_text())
@@ -47,14 +47,16 @@ def started(bundle: Path, *flags: str, log: Path, **environment: str) -> Iterato
         process.wait(timeout=30)
 
 
-def begun(bundle: Path, *flags: str, log: Path, **environment: str) -> subprocess.Popen[bytes]:
-    """A server that has just been started."""
+def begun(bundle: Path, *flags: str, log: Path, module: str = "genrec", **environment: str) -> subprocess.Popen[bytes]:
+    """A server that has just been started: `genrec serve`, or a module that is like it, with faults."""
+    command = ["serve"] if module == "genrec" else []
+    defaults = {"GENREC_LOG_FORMAT": "json", "OMP_NUM_THREADS": "1", "GENREC_DRAIN_DELAY_MS": "0"}
     with log.open("wb") as stream:
         return subprocess.Popen(
-            [sys.executable, "-m", "genrec", "serve", "--bundle", str(bundle), "--port", "0", *flags],
+            [sys.executable, "-m", module, *command, "--bundle", str(bundle), "--port", "0", *flags],
             stdout=stream,
             stderr=subprocess.STDOUT,
-            env={**os.environ, "GENREC_LOG_FORMAT": "json", "OMP_NUM_THREADS": "2", **environment},
+            env={**os.environ, **defaults, **environment},
         )
 
 

@@ -1,21 +1,25 @@
-"""POST and GET /admin/catalog: what they take, what they say, and what it does to answers."""
+"""The administrators' routes: what they take, what they say, and what it does to answers."""
 
 import asyncio
 import json
 import os
+import shutil
+import threading
 import time
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from genrec.errors import BundleError
 from service.admin import create_admin_app
 from service.admin_schemas import MAX_CHANGE_ITEMS
 from service.routes.admin import MAX_BODY_BYTES
 from service.tokens import Tokens
-from tests.service.fakes import Running, eventually, serving
+from tests.service.fakes import FakeBundle, FakeRecommender, Running, eventually, serving
 
 pytestmark = pytest.mark.anyio
 
@@ -114,13 +118,15 @@ async def test_an_answer_that_is_being_made_is_made_under_one_version(both):
     waiting = asyncio.create_task(both.answer())
     await eventually(lambda: both.service.depth == 2)
     assert (await both.change(off=["7"])).status_code == 200, "a busy model keeps nobody from switching"
+    later = asyncio.create_task(both.answer())
+    await eventually(lambda: both.service.depth == 3)
     recommender.gate.set()
-    assert await running == (0, EVERYTHING)
-    assert await waiting == (1, EVERYTHING - {"7"})
+    assert await running == await waiting == (0, EVERYTHING), "each by the catalog that it was checked against"
+    assert await later == (1, EVERYTHING - {"7"})
 
 
 async def test_a_batch_is_answered_under_one_version_however_many_calls_it_takes(tmp_path):
-    async with administered(tmp_path, max_inference_requests=1) as both:
+    async with administered(tmp_path, max_batch_rows=1) as both:
         both.service.recommender.gate.clear()
         body = {"requests": [{"history": ["1"]}] * 4}
         batch = asyncio.create_task(both.service.client.post("/v1/recommend/batch", json=body))
@@ -218,3 +224,178 @@ async def test_a_log_line_counts_and_names_no_item(both, logged):
     line = logged[-1]
     assert (line["route"], line["off"], line["on"], line["unknown_items"]) == ("/admin/catalog", 2, 0, 1)
     assert "alien" not in json.dumps(logged[2:], default=str)
+
+
+# --- bundles ----------------------------------------------------------------------------------------------------------
+
+
+class Loading:
+    """Loads fakes that know where they came from; waits while its gate is closed."""
+
+    def __init__(self) -> None:
+        self.loaded: list[str] = []
+        self.gate = threading.Event()
+        self.gate.set()
+
+    def __call__(self, path: Path, _: object) -> Any:
+        self.loaded.append(path.name)
+        self.gate.wait(10)
+        if path.name == "bad":
+            raise BundleError(f"{path}: file x has another hash")
+        return FakeRecommender(FakeBundle(path=path))
+
+
+@asynccontextmanager
+async def with_bundles(tmp_path, causal_bundle_path):
+    for name in ("small", "next", "bad"):
+        shutil.copytree(causal_bundle_path, tmp_path / "shelf" / name)
+    loading = Loading()
+    async with administered(tmp_path, load=loading, bundle=tmp_path / "shelf" / "small") as both:
+        try:
+            yield both, loading
+        finally:
+            loading.gate.set()
+
+
+@pytest.fixture
+async def bundles(tmp_path, causal_bundle_path):
+    async with with_bundles(tmp_path, causal_bundle_path) as running:
+        yield running
+
+
+def served(both: Administered) -> str:
+    return both.service.app.state.service.inference.recommender.bundle.path.name
+
+
+async def test_a_bundle_is_reloaded_and_rolled_back(bundles, logged):
+    both, _ = bundles
+    reply = await both.admin.post("/admin/reload", json={"bundle": "next"})
+    assert reply.status_code == 200
+    answer = reply.json()
+    assert answer.pop("load_s") >= 0
+    assert answer == {
+        "current": "next", "previous": "small", "bundle": {"name": "small", "version": "0123456789ab"},
+    }  # fmt: skip
+    assert served(both) == "next"
+    assert (logged[-1]["route"], logged[-1]["current"]) == ("/admin/reload", "next")
+    back = await both.admin.post("/admin/rollback", json={})
+    assert (back.status_code, back.json()["current"], back.json()["previous"]) == (200, "small", "next")
+    for outcome, count in (("swapped", 1), ("rolled_back", 1), ("refused", 0)):
+        assert await both.service.metric(f'genrec_reloads_total{{outcome="{outcome}"}}') == count
+
+
+async def test_a_refused_bundle_is_422_with_its_reason_and_without_a_path(bundles, tmp_path):
+    both, _ = bundles
+    reply = await both.admin.post("/admin/reload", json={"bundle": "bad"})
+    assert (reply.status_code, reply.json()["code"]) == (422, "bundle_refused")
+    assert reply.json()["detail"] == "bad: file x has another hash"
+    assert served(both) == "small"
+    assert await both.service.metric('genrec_reloads_total{outcome="refused"}') == 1
+
+
+async def test_a_second_reload_is_409_while_the_first_loads_and_requests_are_answered(bundles):
+    both, loading = bundles
+    loading.gate.clear()
+    first = asyncio.create_task(both.admin.post("/admin/reload", json={"bundle": "next"}))
+    await eventually(lambda: "next" in loading.loaded)
+    for path, body in (("/admin/reload", {"bundle": "next"}), ("/admin/reload", {"bundle": "bad"})):
+        reply = await both.admin.post(path, json=body)
+        assert (reply.status_code, reply.json()["code"]) == (409, "busy")
+    assert (await both.service.recommend("1")).status_code == 200
+    loading.gate.set()
+    assert (await first).status_code == 200
+    assert served(both) == "next"
+
+
+async def test_there_must_be_a_bundle_to_go_back_to(bundles):
+    both, _ = bundles
+    reply = await both.admin.post("/admin/rollback", json={})
+    assert (reply.status_code, reply.json()["code"]) == (409, "nothing_before")
+
+
+async def test_a_reload_goes_on_when_its_client_leaves(bundles):
+    both, loading = bundles
+    loading.gate.clear()
+    leaving = asyncio.create_task(both.admin.post("/admin/reload", json={"bundle": "next"}))
+    await eventually(lambda: "next" in loading.loaded)
+    leaving.cancel()
+    loading.gate.set()
+    await eventually(lambda: served(both) == "next")
+
+
+async def test_what_was_admitted_is_answered_by_the_bundle_it_was_checked_against(bundles):
+    both, _ = bundles
+    before = both.service.app.state.service.inference.recommender
+    before.gate.clear()
+    waiting = asyncio.create_task(both.service.recommend("1"))
+    await eventually(before.entered.is_set)
+    assert (await both.admin.post("/admin/reload", json={"bundle": "next"})).status_code == 200
+    after = both.service.app.state.service.inference.recommender
+    before.gate.set()
+    assert (await waiting).status_code == 200
+    assert (before.computed, after.computed) == (1, 0)
+
+
+async def test_the_shelf_is_listed_with_what_is_no_bundle(bundles, tmp_path):
+    both, _ = bundles
+    (tmp_path / "shelf" / "unfinished").mkdir()
+    await both.admin.post("/admin/reload", json={"bundle": "next"})
+    listing = (await both.admin.get("/admin/bundles")).json()
+    assert (listing["current"], listing["previous"], listing["complete"]) == ("next", "small", True)
+    by_name = {one["name"]: one for one in listing["bundles"]}
+    assert sorted(by_name) == ["bad", "next", "small", "unfinished"]
+    assert by_name["next"]["bundle"]["name"] == "tiny"
+    assert "no manifest.json" in by_name["unfinished"]["reason"]
+    assert str(tmp_path) not in json.dumps(listing)
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status"),
+    [
+        ("reload", {}, 422),
+        ("reload", {"bundle": ""}, 422),
+        ("reload", {"bundle": "../small"}, 422),
+        ("reload", {"bundle": 7}, 422),
+        ("reload", {"bundle": None}, 422),
+        ("reload", {"bundle": "next", "force": True}, 422),
+        ("reload", {"path": "/etc"}, 422),
+        ("reload", {"bundle": "absent"}, 422),
+        ("rollback", {"bundle": "next"}, 422),
+        ("rollback", [], 422),
+    ],
+)
+async def test_what_names_no_bundle_is_refused(bundles, path, body, status):
+    both, loading = bundles
+    reply = await both.admin.post(f"/admin/{path}", json=body)
+    assert reply.status_code == status, reply.text
+    assert (served(both), loading.loaded) == ("small", ["small"])
+
+
+async def test_a_service_that_drains_loads_no_bundle(bundles):
+    both, loading = bundles
+    both.service.app.state.service.drain()
+    reply = await both.admin.post("/admin/reload", json={"bundle": "next"})
+    assert (reply.status_code, reply.json()["code"]) == (503, "not_ready")
+    assert loading.loaded == ["small"]
+
+
+async def test_a_reload_that_loads_when_the_service_begins_to_drain_is_told_at_once(bundles):
+    both, loading = bundles
+    loading.gate.clear()
+    waiting = asyncio.create_task(both.admin.post("/admin/reload", json={"bundle": "next"}))
+    await eventually(lambda: "next" in loading.loaded)
+    both.service.app.state.service.drain()
+    async with asyncio.timeout(2):
+        assert (await waiting).status_code == 503
+    loading.gate.set()
+    assert served(both) == "small"
+
+
+async def test_a_service_that_keeps_no_state_reloads_nothing(tmp_path):
+    (tmp_path / "tokens").write_text(TOKEN)
+    async with serving() as service:
+        app = create_admin_app(service.app.state.service, Tokens.read(tmp_path / "tokens"))
+        headers = {"Authorization": f"Bearer {TOKEN}"}
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://a", headers=headers) as admin:
+            assert (await admin.post("/admin/reload", json={"bundle": "next"})).status_code == 503
+            assert (await admin.get("/admin/bundles")).status_code == 503

@@ -16,7 +16,10 @@ async def running():
 @pytest.mark.parametrize(
     ("query", "found"),
     [
-        ("star", ["1", "0", "2", "3"]),
+        ("star", ["1", "0", "2"]),
+        ("tar", ["1", "3", "0", "2"]),
+        ("star w", ["1", "0"]),
+        ("ame", ["é🎬"]),
         ("STAR war", ["1", "0"]),
         ("wars star", ["1", "0"]),
         ("amé", ["é🎬"]),

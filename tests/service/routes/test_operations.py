@@ -5,11 +5,12 @@ from tests.service.fakes import serving
 pytestmark = pytest.mark.anyio
 
 DOCUMENTED_METRICS = {
-    "genrec_requests_total", "genrec_request_seconds", "genrec_stage_seconds", "genrec_queue_depth",
-    "genrec_rejected_total", "genrec_history_items", "genrec_unknown_items_total", "genrec_fallback_total",
-    "genrec_candidates",
-    "genrec_catalog_version", "genrec_items_off",
-    "genrec_results_short_total", "genrec_model_info", "genrec_model_load_seconds", "genrec_ready",
+    "genrec_batch_padding_ratio", "genrec_batch_size", "genrec_candidates", "genrec_catalog_version",
+    "genrec_connections_refused_total", "genrec_engine_failures_total", "genrec_fallback_total",
+    "genrec_gpu_memory_bytes", "genrec_history_items", "genrec_illegal_beams_total", "genrec_inflight_beam_rows",
+    "genrec_items_off", "genrec_max_queue_rows", "genrec_model_info", "genrec_model_load_seconds",
+    "genrec_queue_depth", "genrec_ready", "genrec_rejected_total", "genrec_reloads_total", "genrec_request_seconds",
+    "genrec_requests_total", "genrec_results_short_total", "genrec_stage_seconds", "genrec_unknown_items_total",
 }  # fmt: skip
 
 

@@ -53,6 +53,7 @@ async def test_the_answer_is_the_agreed_document(running):
         "unknown_items": ["nowhere"],
         "truncated": False,
         "exact": True,
+        "explain": None,
     }  # fmt: skip
     assert (timing["encode"], timing["decode"]) == (0.25, 1.5)
     assert timing["total"] >= timing["queue"] >= 0
@@ -79,6 +80,48 @@ async def test_a_proven_answer_is_asked_for_by_its_field_and_within_the_services
         reply = await running.recommend("i1", prove_exact=True)
         assert (reply.status_code, reply.json()["pointer"]) == (422, "/prove_exact")
         assert (await running.client.get("/info")).json()["limits"]["max_proof_beams"] == 0
+
+
+async def test_an_explained_answer_is_the_same_answer_with_its_search(causal_bundle_path: Path):
+    recommender = Recommender.load(causal_bundle_path)
+    asked = {"k": 4, "filter": {"where": {"year": {"gte": 1910}}}, "exclude": ["i7"], "request_id": "x"}
+    async with serving(load=lambda *_, **__: recommender) as running:
+        plain = (await running.recommend("i1", "i2", **asked)).json()
+        told = (await running.recommend("i1", "i2", **asked, explain=True)).json()
+        levels = told["explain"]["levels"]
+        assert plain.pop("explain") is None
+        assert told.keys() - plain.keys() == {"explain"}
+        assert told["items"] == [
+            item | {"probability": pytest.approx(item["probability"], rel=1e-5)} for item in plain["items"]
+        ]
+        assert (told["exact"], told["catalog_version"]) == (plain["exact"], plain["catalog_version"])
+        assert [level["level"] for level in levels] == [0, 1, 2]
+        assert set(levels[0]) == {"level", "kept", "pruned", "pruned_total", "closed", "closed_total", "mass"}
+        assert set(levels[0]["kept"][0]) == {"semantic_id", "log_prob", "items"}
+        assert set(levels[0]["mass"]) == {"allowed", "closed_by_filter", "closed_by_trie"}
+        leaves = [(leaf["semantic_id"], leaf["log_prob"] / 3) for leaf in levels[2]["kept"][:4]]
+        assert leaves == [(item["semantic_id"], item["score"]) for item in told["items"]]
+        for history in ([], ["nowhere"]):
+            assert (await running.recommend(*history, explain=True)).json()["explain"] is None
+        assert (await running.recommend("i1", explain=1)).status_code == 422
+    async with serving(load=lambda *_, **__: replace(recommender, engine=_Broken())) as running:
+        reply = await running.recommend("i1", explain=True)
+        assert (reply.status_code, reply.json()["code"]) == (500, "internal")
+
+
+class _Broken:
+    """An engine that can be asked for nothing."""
+
+    name = "broken"
+
+
+async def test_a_batch_is_not_explained_and_says_where_to_ask(running):
+    requests = [{"history": ["1"], "explain": True}, {"history": ["1"], "explain": False}]
+    reply = await running.client.post("/v1/recommend/batch", json={"requests": requests})
+    refused, answered = reply.json()["results"]
+    assert (refused["status"], refused["pointer"]) == (422, "/explain")
+    assert "/recommend" in refused["detail"]
+    assert len(answered["items"]) == 10
 
 
 async def test_both_paths_answer_the_same(running):
@@ -198,7 +241,7 @@ async def test_an_inference_error_is_a_500_that_says_nothing_and_the_service_goe
 
 
 async def test_the_queue_takes_its_number_refuses_the_next_and_answers_all_it_took():
-    async with serving(max_queue_requests=6, max_batch_requests=4) as running:
+    async with serving(max_queue_rows=6, max_batch_requests=4) as running:
         running.recommender.gate.clear()
         admitted = [asyncio.create_task(running.recommend("1")) for _ in range(6)]
         await eventually(lambda: running.depth == 6)
@@ -244,7 +287,7 @@ async def test_the_default_deadline_is_a_setting():
 
 
 async def test_a_client_that_leaves_frees_its_place_and_is_never_computed():
-    async with serving(max_queue_requests=3, max_batch_requests=1) as running:
+    async with serving(max_queue_rows=3, max_batch_requests=1) as running:
         running.recommender.gate.clear()
         busy = asyncio.create_task(running.recommend("1"))
         await eventually(running.recommender.entered.is_set)
@@ -318,7 +361,7 @@ async def test_a_request_in_a_batch_is_answered_as_if_it_were_alone(running):
 
 
 async def test_a_batch_costs_as_many_places_as_it_has_requests():
-    async with serving(max_queue_requests=6, max_batch_requests=6) as running:
+    async with serving(max_queue_rows=6, max_batch_requests=6) as running:
         running.recommender.gate.clear()
         busy = asyncio.create_task(running.recommend("1"))
         await eventually(lambda: running.depth == 1)

@@ -131,7 +131,7 @@ async def test_an_inference_error_is_a_500_that_says_nothing_and_the_service_goe
 
 
 async def test_it_stands_in_the_same_queue():
-    async with serving(max_queue_requests=2, max_batch_requests=1) as running:
+    async with serving(max_queue_rows=2, max_batch_requests=1) as running:
         running.recommender.gate.clear()
         waiting = [
             asyncio.create_task(running.recommend("1")),
