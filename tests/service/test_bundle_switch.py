@@ -112,14 +112,19 @@ def test_a_record_of_a_bundle_that_is_gone_is_refused_with_the_mend(root: Path, 
     switching.change("b")
     switching.directory.close()
     shutil.rmtree(root / "shelf" / "b")
-    with closing((again := Switching(root)).directory), pytest.raises(InputError, match=r"Put it back, or remove .*bundle"):
+    with (
+        closing((again := Switching(root)).directory),
+        pytest.raises(InputError, match=r"Put it back, or remove .*bundle"),
+    ):
         _ = again.switch.current
 
 
 def test_a_damaged_record_is_refused_at_start_and_left_alone(root: Path, switching: Switching) -> None:
     (root / "state" / FILE).write_text("not this")
     with pytest.raises(InputError, match="is damaged"):
-        BundleSwitch(root / "shelf" / "a", Shelf(root / "shelf"), switching.directory, switching.catalog, lambda _: None)  # type: ignore[arg-type, return-value]
+        BundleSwitch(
+            root / "shelf" / "a", Shelf(root / "shelf"), switching.directory, switching.catalog, lambda _: None
+        )  # type: ignore[arg-type, return-value]
     assert (root / "state" / FILE).read_text() == "not this"
 
 

@@ -3,7 +3,17 @@ import json
 import pytest
 from starlette.exceptions import HTTPException
 
-from genrec.errors import BundleError, DataError, EngineError, GenrecError, InputError, RequestError, TrainingError
+from genrec.errors import (
+    BundleError,
+    DataError,
+    EngineError,
+    GenrecError,
+    InputError,
+    InvalidOutput,
+    OutOfMemory,
+    RequestError,
+    TrainingError,
+)
 from service import errors
 from service.errors import http_exception_response, problem_of, problem_response
 
@@ -17,6 +27,8 @@ STATUSES = {
     errors.BodyTooLarge: 413,
     errors.UnsupportedMedia: 415,
     errors.HeadersTooLarge: 431,
+    errors.Busy: 409,
+    errors.NothingBefore: 409,
     errors.Overloaded: 429,
     errors.TooManyAttempts: 429,
     errors.TooManyConnections: 503,
@@ -24,7 +36,9 @@ STATUSES = {
     errors.DeadlineExceeded: 504,
     errors.NotStored: 507,
     EngineError: 500,
-    BundleError: 500,
+    BundleError: 422,
+    InvalidOutput: 500,
+    OutOfMemory: 503,
     DataError: 500,
     InputError: 500,
     TrainingError: 500,
@@ -41,7 +55,8 @@ def test_each_error_has_its_status(kind):
 
 def test_every_error_of_the_service_is_in_the_table():
     own = {kind for kind in vars(errors).values() if isinstance(kind, type) and kind.__module__ == "service.errors"}
-    assert {kind for kind in own if issubclass(kind, GenrecError)} == set(errors.KINDS) - {RequestError}
+    of_the_domain = {RequestError, BundleError, InvalidOutput, OutOfMemory}
+    assert {kind for kind in own if issubclass(kind, GenrecError)} == set(errors.KINDS) - of_the_domain
 
 
 def test_our_own_failures_do_not_say_why():

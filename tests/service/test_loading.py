@@ -19,9 +19,7 @@ def thawed() -> Iterator[None]:
     gc.unfreeze()
 
 
-def test_it_is_loaded_as_the_settings_say_and_warm(
-    causal_bundle_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_it_is_loaded_as_the_settings_say_and_warm(causal_bundle_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     warmed: list[tuple[object, int]] = []
     monkeypatch.setattr(loading, "warm_up", lambda recommender, rows: warmed.append((recommender, rows)))
     settings = some_settings(engine="generate", max_batch_rows=12, max_proof_beams=7, threads=1)

@@ -16,6 +16,7 @@ ROUTES = {
     "/v1/items/{item_id}": {"get"},
     "/v1/items/{item_id}/similar": {"get"},
     "/v1/tree": {"get"},
+    "/v1/bundle": {"get"},
     "/health": {"get"},
     "/ready": {"get"},
     "/info": {"get"},

@@ -48,10 +48,6 @@ def test_an_unknown_field_is_told_the_nearest_known_one(body, sentence):
     assert str(refused(body)).replace("?.", "?").startswith(sentence.rstrip("?."))
 
 
-def test_later_features_are_unknown_until_they_work():
-    assert "no such field" in str(refused({"history": [], "explain": None}))
-
-
 def test_the_number_of_further_errors_is_told():
     assert "2 more" in str(refused({"history": [], "k": 0, "num_beams": 0, "timeout_ms": 0}))
 
