@@ -8,6 +8,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, SkipValidation, Tag
 
+from service.explanation_schemas import Explanation
+
 REQUEST_ID_PATTERN = r"^[A-Za-z0-9._-]{1,64}$"
 MAX_LIST_ITEMS = 10_000
 """No list of a request is longer; settings can only lower it."""
@@ -130,6 +132,9 @@ class RecommendRequest(_Sent):
         description="Widen the beam and search again until the answer is proven to be the best items, or the service's "
         "max_proof_beams are spent; `exact` says which. Costs several searches.",
     )
+    explain: bool = Field(
+        default=False, description="Tell how the search went, level by level. Slower; not in a batch."
+    )
     request_id: RequestId = None
     timeout_ms: TimeoutMs = None
 
@@ -214,6 +219,9 @@ class RecommendAnswer(_Answered):
     unknown_items: list[str]
     truncated: bool
     exact: bool | None = Field(description="Proven: no other allowed item scores higher than the last one.")
+    explain: Explanation | None = Field(
+        default=None, description="How the search went, if that was asked and the model was."
+    )
     timing_ms: TimingMs
 
 

@@ -8,6 +8,7 @@ from genrec.errors import RequestError
 from genrec.filters import Filter
 from genrec.recommender import Recommender
 from genrec.requests import Request
+from service.explanation_schemas import Explanation
 from service.schemas import (
     BundleName,
     HistoryItem,
@@ -98,6 +99,7 @@ def to_answer(
         unknown_items=list(answer.unknown_items),
         truncated=answer.truncated,
         exact=answer.exact,
+        explain=answer.explanation and Explanation.model_validate(answer.explanation),
         timing_ms=timing,
     )
 

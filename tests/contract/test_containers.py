@@ -16,7 +16,14 @@ import yaml
 from service.settings import read_settings
 
 ROOT = Path(__file__).parents[2]
-FILES = ("Dockerfile", "docker-compose.yml", "docker-compose.gpu.yml", ".env.example", "scripts/docker_test.sh")
+FILES = (
+    "Dockerfile",
+    "deploy/observability/Dockerfile",
+    "docker-compose.yml",
+    "docker-compose.gpu.yml",
+    ".env.example",
+    "scripts/docker_test.sh",
+)
 
 
 def text(name: str) -> str:
@@ -108,9 +115,22 @@ def test_the_health_check_follows_ready_on_the_port_that_is_set():
         server.shutdown()
 
 
-def test_only_the_service_is_published_and_on_loopback_only():
+def test_only_what_answers_is_published_and_on_loopback_only():
     ports = {name: service.get("ports", []) for name, service in compose().items()}
-    assert ports == {"train": [], "service": ["127.0.0.1:8000:8000"]}
+    published = {"service": 8000, "prometheus": 9090, "grafana": 3000}
+    assert ports == {"train": [], **{name: [f"127.0.0.1:{port}:{port}"] for name, port in published.items()}}
+
+
+def test_nothing_but_the_service_and_its_bundle_starts_unless_it_is_asked_for():
+    profiles = {name: service.get("profiles") for name, service in compose().items()}
+    assert profiles == {"train": None, "service": None, "prometheus": ["observability"], "grafana": ["grafana"]}
+    pulled = [name for name, service in compose().items() if "build" not in service]
+    assert pulled == ["grafana"]  # an image that is not built here may be out of reach
+
+
+def test_the_image_of_prometheus_ends_as_a_user_that_is_not_root():
+    lines = [line for line in text("deploy/observability/Dockerfile").splitlines() if line.startswith("USER")]
+    assert lines == ["USER prometheus"]
 
 
 @pytest.mark.parametrize("file", ["docker-compose.yml", "docker-compose.gpu.yml"])
@@ -130,7 +150,7 @@ def test_the_train_step_sets_no_setting_of_the_service():
     assert "ENV GENREC_CACHE_DIR=/genrec/cache" in stages()["training"]
 
 
-@pytest.mark.parametrize("name", ["train", "service"])
+@pytest.mark.parametrize("name", ["train", "service", "prometheus"])
 def test_a_container_can_write_its_volumes_and_tmp_alone(name):
     service = compose()[name]
     assert service["read_only"] is True
@@ -150,7 +170,7 @@ def test_the_gpu_file_reserves_it_for_both_steps():
     for service in compose("docker-compose.gpu.yml").values():
         [device] = service["deploy"]["resources"]["reservations"]["devices"]
         assert (device["driver"], device["capabilities"]) == ("nvidia", ["gpu"])
-    assert set(compose("docker-compose.gpu.yml")) == set(compose())
+    assert set(compose("docker-compose.gpu.yml")) == {"train", "service"}
 
 
 def test_every_variable_of_the_compose_files_is_in_the_example():

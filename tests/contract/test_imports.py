@@ -7,6 +7,7 @@ that find no module of a distribution outside that closure, as if it were not in
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, distribution, packages_distributions
 from importlib.util import find_spec
 from pathlib import Path
@@ -46,10 +47,10 @@ if bundle:
 """
 
 
-def closure(*extras: str) -> set[str]:
+def closure(*extras: str, of: Sequence[str] = ("genrec",)) -> set[str]:
     """Canonical names of the distributions that ``pip install genrec[extras]`` brings, as far as they are installed."""
     found: set[tuple[str, str]] = set()
-    waiting = [("genrec", extra) for extra in ("", *extras)]
+    waiting = [(name, extra) for name in of for extra in ("", *extras)]
     while waiting:
         name, extra = waiting.pop()
         if (name, extra) in found:
@@ -80,18 +81,38 @@ def modules_of(package: str) -> list[str]:
 
 
 def probe(
-    packages: set[str], modules: list[str], *extras: str, bundle: str = "", path: Path = ROOT
+    packages: set[str],
+    modules: list[str],
+    *extras: str,
+    bundle: str = "",
+    path: Path = ROOT,
+    distributions: Sequence[str] = ("genrec",),
 ) -> subprocess.CompletedProcess[str]:
     """Import `modules`, with the current directory `path` on the module path, where only `packages` of ours exist."""
-    payload = json.dumps([absent_modules(closure(*extras), packages), modules, bundle])
+    payload = json.dumps([absent_modules(closure(*extras, of=distributions), packages), modules, bundle])
     command = [sys.executable, "-c", PROBE, payload]
     return subprocess.run(command, capture_output=True, text=True, check=False, cwd=path)
 
 
 @pytest.mark.parametrize("upper", ["service", "training"])
 def test_every_module_imports_with_only_its_own_extra(upper: str) -> None:
-    run = probe({"genrec", upper}, modules_of("genrec") + modules_of(upper), upper)
+    modules = [name for name in modules_of(upper) if not name.startswith("service.client")]  # which has its own
+    run = probe({"genrec", upper}, modules_of("genrec") + modules, upper)
     assert (run.returncode, run.stderr) == (0, "")
+
+
+def test_the_client_imports_where_only_httpx_and_pydantic_are() -> None:
+    modules = [name for name in modules_of("service") if name.startswith("service.client")]
+    assert "service.client.retries" in modules
+    run = probe({"service"}, modules, distributions=("httpx", "pydantic"))
+    assert (run.returncode, run.stderr) == (0, "")
+
+
+def test_a_client_that_imported_the_domain_or_a_framework_would_be_found(tmp_path: Path) -> None:
+    for module in ("genrec", "starlette", "numpy"):
+        (tmp_path / "offender.py").write_text(f"import {module}\n")
+        run = probe({"service"}, ["offender"], path=tmp_path, distributions=("httpx", "pydantic"))
+        assert (run.returncode, run.stderr) == (1, f"offender needs {module}\n")
 
 
 def test_the_domain_imports_and_answers_without_any_extra(causal_bundle_path: Path) -> None:
