@@ -127,7 +127,7 @@ def read_catalog(content: bytes, tokens: ItemTokens) -> Catalog:
             item_ids=table.column("item_id").cast(pa.string()).combine_chunks(),
             codes=np.stack(columns, axis=1, dtype=np.int32, casting="safe"),
             popularity=table.column("popularity").to_numpy().astype(np.int64, casting="safe"),
-            metadata=table.drop_columns(["item_id", "popularity", *code_names]),
+            metadata=table.drop_columns(["item_id", "popularity", *code_names]).combine_chunks(),
         )
         paths = tokens.paths(catalog.codes)
     except (DataError, pa.ArrowException, TypeError, ValueError) as error:
