@@ -37,6 +37,8 @@ from service.tracing import TELEMETRY
 log = structlog.stdlib.get_logger(__name__)
 
 WATCH_INTERVAL_S = 0.25
+STOP_S = 5.0
+"""How long the last batch may take once nobody waits for it: open requests have been waited for before."""
 FLUSH_S = 0.5
 """How long clients who were told 503 have to read it before the process ends."""
 
@@ -74,7 +76,7 @@ def create_app(
         finally:
             watch.cancel()
             fresh.cancel()
-            await asyncio.to_thread(state.inference.stop, settings.drain_timeout_ms / 1e3)
+            await asyncio.to_thread(state.inference.stop, STOP_S)
             await asyncio.to_thread(kept.close)
 
     app = FastAPI(

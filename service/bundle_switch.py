@@ -76,7 +76,7 @@ class BundleSwitch:
             InputError: the record is damaged.
         """
         self.shelf = shelf
-        self._configured = configured
+        self._configured = configured.resolve()  # "." has no name, and a link may point elsewhere after a restart
         self._directory = directory
         self._catalog = catalog
         self._load = load
@@ -100,9 +100,7 @@ class BundleSwitch:
                 f"{self._directory.path / FILE} to serve the one that the settings name."
             ) from error
 
-    def change(
-        self, inference: InferenceThread, name: str, swapped: Callable[[Recommender], None]
-    ) -> Future[Changed]:
+    def change(self, inference: InferenceThread, name: str, swapped: Callable[[Recommender], None]) -> Future[Changed]:
         """Begin to change to another bundle, in a thread of its own.
 
         Args:
@@ -161,11 +159,11 @@ class BundleSwitch:
         try:
             outcome: Changed | GenrecError = self._exchanged(inference, name, swapped)
         except GenrecError as error:
-            outcome = error
+            outcome = _without_frames(error)
         except Exception as error:  # the thread's outermost frame: whoever waits must be told
             log.exception("a change of the bundle failed")
             outcome = EngineError(f"loading failed with {type(error).__name__}.")
-        self._pending = None  # its error would keep the bundle that was refused
+        self._pending = None
         self._one.release()
         with suppress(InvalidStateError):
             if isinstance(outcome, GenrecError):
@@ -173,9 +171,7 @@ class BundleSwitch:
             else:
                 future.set_result(outcome)
 
-    def _exchanged(
-        self, inference: InferenceThread, name: str, swapped: Callable[[Recommender], None]
-    ) -> Changed:
+    def _exchanged(self, inference: InferenceThread, name: str, swapped: Callable[[Recommender], None]) -> Changed:
         began = monotonic()
         fresh = self._loaded(name, inference.recommender)
         with inference.changing() as served:
@@ -221,6 +217,12 @@ class BundleSwitch:
             return stored
         log.info("the settings name another bundle than before, so what was reloaded is forgotten", now=plain.current)
         return plain
+
+
+def _without_frames(error: GenrecError) -> GenrecError:
+    # The frames that it passed hold what was loaded, and are held until a rare pass of the collector.
+    error.__cause__ = error.__context__ = error.__traceback__ = None
+    return error
 
 
 def _check_room(path: Path, served: Recommender) -> None:

@@ -8,7 +8,6 @@ from genrec.recommender import Recommender
 from genrec.warm_up import warm_up
 from service.settings import Settings
 
-
 _GC_THRESHOLDS = (20_000, 20, 20)
 """Objects made before the youngest are looked at, and how often the older ones are; at Python's 700, 10, 10 it took a
 twentieth of the event loop's time."""
@@ -18,8 +17,8 @@ def load_to_serve(bundle: Path, settings: Settings) -> Recommender:
     """The recommender of a bundle, its golden answers replayed, every shape of batch tried once.
 
     It is kept out of sight of the garbage collector. PyTorch and a model are some 400,000 objects, and a collection
-    walks them all, 250 ms on the event loop's time; frozen they are left alone. What a request makes is freed as its last
-    reference goes, so collections may be rare.
+    walks them all, 250 ms on the event loop's time; frozen they are left alone. What a request makes is freed as its
+    last reference goes, so collections may be rare.
 
     Raises:
         BundleError: the bundle is refused.

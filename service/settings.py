@@ -58,7 +58,7 @@ class Settings(BaseSettings):
     engine: str = Field(default="auto", min_length=1)
 
     threads: int = Field(
-        default_factory=lambda: _default_threads(), ge=1, description="Of the model on a CPU; one core is left to HTTP."
+        default_factory=lambda: _default_threads(), ge=1, description="Of the model on a CPU; a core is left to HTTP."
     )
     max_queue_rows: int = Field(
         default=16_384, ge=1, description="Beam rows admitted and not yet answered; more are told 429."
@@ -85,7 +85,7 @@ class Settings(BaseSettings):
     header_timeout_ms: int = Field(default=10_000, ge=50, description="For the head of a request to come whole.")
     receive_timeout_ms: int = Field(default=30_000, ge=50, description="For a request to come whole.")
     keep_alive_timeout_ms: int = Field(default=5_000, ge=50, description="For the next request of a connection.")
-    write_timeout_ms: int = Field(default=30_000, ge=50, description="For a client to take the next 16 KiB of its answer.")
+    write_timeout_ms: int = Field(default=30_000, ge=50, description="For a client to take 16 KiB of its answer.")
 
     stall_timeout_ms: int = Field(
         default=1_500, ge=50, description="Inference silent for so long: /ready says 503 until it returns."

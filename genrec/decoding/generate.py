@@ -88,7 +88,7 @@ class GenerateEngine:
             levels = np.arange(self.trie.num_levels)
             sums[part] = [float(one[levels, path].sum()) for one, path in zip(found, paths[part], strict=True)]
             if not np.isfinite(sums[part]).all():
-                raise InvalidOutput("the model gave log-probabilities that are not finite; its answer cannot be trusted.")
+                raise InvalidOutput("the model gave log-probabilities that are not finite; none can be trusted.")
             renormalised[part] = [
                 _constrained(self.trie, query.allowed, one, path) for one, path in zip(found, paths[part], strict=True)
             ]

@@ -130,7 +130,8 @@ def test_the_structure_page_lists_every_module_and_no_other():
 def test_every_setting_is_documented_with_its_default():
     page = document("docs/serving.md")
     for name, field in Settings.model_fields.items():
-        default = "required" if field.is_required() else shown(field.default)
+        given = "computed" if field.default_factory else shown(field.default)
+        default = "required" if field.is_required() else given
         assert f"| `{PREFIX}{name.upper()}` | {default} |" in page
 
 

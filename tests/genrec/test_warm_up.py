@@ -18,7 +18,9 @@ def recommender(causal_bundle_path: Path) -> Recommender:
     return Recommender.load(causal_bundle_path, device="cpu")
 
 
-def asked_by(recommender: Recommender, max_batch_rows: int, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int, int]]:
+def asked_by(
+    recommender: Recommender, max_batch_rows: int, monkeypatch: pytest.MonkeyPatch
+) -> list[tuple[int, int, int]]:
     """(queries at once, tokens of a prompt, beams) of each search."""
     seen: list[tuple[int, int, int]] = []
     search = type(recommender.engine).search

@@ -15,8 +15,10 @@ from tests.service.fakes import some_settings
 
 @pytest.fixture(autouse=True)
 def thawed() -> Iterator[None]:
+    thresholds = gc.get_threshold()
     yield
     gc.unfreeze()
+    gc.set_threshold(*thresholds)
 
 
 def test_it_is_loaded_as_the_settings_say_and_warm(causal_bundle_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ of this is in the service itself, so nothing of it can be switched on in product
 
 import json
 import os
+import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -17,16 +18,15 @@ from typing import Any
 
 import numpy as np
 import torch
-import typer
 
 from genrec.bundle import Bundle
+from genrec.commands import main
 from genrec.decoding.engine import Beam, Engine, Query, Scores
 from genrec.errors import EngineError, InvalidOutput
 from genrec.memory import free_memory
 from genrec.recommender import Recommender
 from service import bundle_switch, commands, loading
 from service.settings import Settings
-
 
 LEAKED: list[Any] = []
 
@@ -117,7 +117,12 @@ class FaultyEngine:
 
     def _any(self, queries: Sequence[Query], item_ids: Sequence[str]) -> bool:
         rows = [self.bundle.catalog.row(item_id) for item_id in item_ids]
-        return any(_holds(query.prompt, self.bundle.encoder.target(row)) for query in queries for row in rows if row is not None)
+        return any(
+            _holds(query.prompt, self.bundle.encoder.target(row))
+            for query in queries
+            for row in rows
+            if row is not None
+        )
 
 
 def _holds(prompt: Sequence[int], tokens: Sequence[int]) -> bool:
@@ -140,4 +145,4 @@ def free(device: str) -> int | None:
 if __name__ == "__main__":
     commands.load_to_serve = load
     bundle_switch.free_memory = free
-    typer.run(commands.serve)
+    main(["serve", *sys.argv[1:]])
