@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt \
            $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
-.PHONY: help demo bundle test test-system browser screenshots docker-test check lint types floors format clean
+.PHONY: help demo bundle test test-system tools screenshots soak docker-test check lint types floors format clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -26,16 +26,16 @@ bundles/demo/manifest.json: | $(VENV)/.installed
 test: $(VENV)/.installed-dev ## fast tests
 	$(BIN)/pytest -q
 
-test-system: $(VENV)/.installed-dev browser ## tests with real processes and sockets
+test-system: $(VENV)/.installed-dev tools ## tests with real processes and sockets
 	$(BIN)/pytest -q -m 'system and not soak'
 
 soak: $(VENV)/.installed-dev ## the same for longer: overload, stops, reloads, leaks (about ten minutes)
 	$(BIN)/pytest -q -s -m soak tests/system
 
-browser: ## a Chromium for the tests of the playground, where there is none
-	@scripts/browser.sh
+tools: ## what tests use beside Python: a Chromium, and Prometheus
+	@scripts/tools.sh
 
-screenshots: $(VENV)/.installed-dev bundle browser ## the pictures in docs/images/, of the demo bundle
+screenshots: $(VENV)/.installed-dev bundle tools ## the pictures in docs/images/, of the demo bundle
 	$(BIN)/python scripts/screenshots.py
 
 docker-test: ## the images and compose file in a real Docker engine
@@ -69,5 +69,5 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	$(INSTALL) --editable '.[service,training,dev]'
+	$(INSTALL) --editable '.[service,training,otel,dev]'
 	@touch $@

@@ -2,7 +2,7 @@
 
     python scripts/screenshots.py [BUNDLE]
 
-The demo bundle by default. Needs a Chromium on the PATH (`make browser`).
+The demo bundle by default. Needs a Chromium on the PATH (`make tools`).
 """
 
 import io

@@ -26,8 +26,8 @@ def chromium_path() -> str:
     if found:
         return found
     if os.environ.get("CI"):
-        pytest.fail("there is no chromium, and in CI the playground is driven by one; make browser installs it.")
-    pytest.skip("there is no chromium; make browser installs it")
+        pytest.fail("there is no chromium, and in CI the playground is driven by one; make tools installs it.")
+    pytest.skip("there is no chromium; make tools installs it")
 
 
 @contextmanager
