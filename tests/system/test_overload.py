@@ -331,5 +331,6 @@ def test_clients_that_leave_at_random_moments_leave_nothing_behind(server: Fault
 
     replies = run(come_and_go())
     statuses = [reply.status for reply in replies]
-    assert min(statuses.count(0), statuses.count(200)) > number / 50, "some left and some did not"
+    # How many depends on how quick the sender is: most find the queue full.
+    assert min(statuses.count(0), statuses.count(200)) > 40, "some left and some did not"
     run(exactly_as_many_as_fit(server))
