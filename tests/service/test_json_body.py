@@ -79,10 +79,10 @@ def test_an_integer_of_any_length_is_read_as_a_number_beyond_every_range(digits)
 @pytest.mark.parametrize("levels", [33, 1_000, 100_000, 1_000_000])
 @pytest.mark.parametrize("unit", [b"[", b'{"a":', b'[{"a":'])
 def test_depth_is_refused_before_anything_recurses(unit, levels):
-    begin = time.process_time()
+    begin = time.thread_time()
     with pytest.raises(MalformedBody, match="deeper than 32"):
         parse_json(unit * levels, 32)
-    assert time.process_time() - begin < 0.5
+    assert time.thread_time() - begin < 5  # quadratic would take minutes; other threads and tests do not count
 
 
 def test_exactly_the_allowed_depth_is_read():
@@ -94,6 +94,6 @@ def test_exactly_the_allowed_depth_is_read():
 @pytest.mark.parametrize("unit", [b'"', b'\\"', b'"\\', b'"\\"', b'["', b'"[', b"[]", b'\\["', b'"\\\\'])
 def test_finding_the_depth_takes_linear_time_whatever_the_bytes(unit):
     body = b"[]" * 40 + unit * (262_144 // len(unit))
-    begin = time.process_time()
+    begin = time.thread_time()
     exceeds_depth(body, 39)
-    assert time.process_time() - begin < 0.5  # quadratic would take minutes
+    assert time.thread_time() - begin < 5  # quadratic would take minutes
