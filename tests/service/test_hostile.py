@@ -235,7 +235,7 @@ async def test_a_filter_that_cannot_be_asked_is_422_within_the_filter(running, w
     body = body if path == "/recommend" else b'{"requests": [%s]}' % body
     begin = time.thread_time()
     reply = await send_raw(running.app, body, path=path)
-    assert time.thread_time() - begin < 0.25
+    assert time.thread_time() - begin < 1
     refused = reply.json
     if path == "/recommend":
         problem(reply, 422)
@@ -253,7 +253,7 @@ async def test_the_largest_filters_are_answered_quickly(running):
     for body in (b'"where": ' + deep, b'"include_ids": [%s]' % ids):
         begin = time.thread_time()
         reply = await send_raw(running.app, b'{"history": ["1"], "filter": {%s}}' % body)
-        assert time.thread_time() - begin < 0.25
+        assert time.thread_time() - begin < 1
         assert reply.status == 200
         assert len(reply.json["items"]) > 5
 
@@ -302,7 +302,7 @@ async def send_mutated(count: int, seed: int) -> dict[int, int]:
             begin = time.thread_time()
             path = "/v1/score" if b"candidates" in body else "/recommend" if number % 4 else "/v1/recommend/batch"
             reply = await send_raw(running.app, body, path=path)
-            assert time.thread_time() - begin < 0.25, body
+            assert time.thread_time() - begin < 1, body
             assert reply.status in (200, 400, 415, 422), (reply.status, body)
             if reply.status != 200:
                 problem(reply, reply.status)
