@@ -21,7 +21,7 @@ from service.errors import TooManyAttempts, Unauthorized
 from service.middleware import record_of
 from service.playground import PREFIX as UI
 from service.playground import read_assets
-from service.protocol import PROBES
+from service.probes import PROBES
 from service.refusals import refused
 from service.settings import Settings
 from service.tokens import TokenFile, Tokens

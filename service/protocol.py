@@ -11,23 +11,21 @@ from collections import deque
 from collections.abc import Callable
 from enum import Enum
 from typing import Any, cast
-from uuid import uuid4
 
 import httptools
 from prometheus_client import Counter
-from starlette.responses import Response
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from genrec.errors import GenrecError
 from service.connection_limits import SPARE_CONNECTIONS, ConnectionLimits
-from service.errors import HeadersTooLarge, MalformedRequest, TooManyConnections, TooSlow, problem_response
+from service.errors import HeadersTooLarge, MalformedRequest, TooManyConnections, TooSlow
 from service.middleware import MAX_HEADER_BYTES, MAX_HEADERS
+from service.probes import FULL, ProbesOnly, early_response
 from service.request_head import AMBIGUOUS, fault_in
 
 MAX_PIPELINED = 16
 """Requests that a client may send ahead of its answers; each waits in memory."""
-PROBES = frozenset({("GET", "/health"), ("GET", "/ready")})
 
 _SLICE_BYTES = 16 * 1024
 _MIN_READ_BYTES = 16 * 1024
@@ -85,9 +83,9 @@ class BoundedProtocol(HttpToolsProtocol):
         crowd = sum(_port(other) == _port(self) for other in self.connections)
         if crowd > self.limits.max_connections + SPARE_CONNECTIONS:
             self._phase = _Phase.BETWEEN  # at once: those that linger would be a crowd of their own
-            self._refuse(TooManyConnections(_FULL), "too_many_connections")
+            self._refuse(TooManyConnections(FULL), "too_many_connections")
         elif crowd > self.limits.max_connections:
-            self.app = cast(Any, _ProbesOnly(cast(ASGIApp, self.app), self._count))
+            self.app = cast(Any, ProbesOnly(cast(ASGIApp, self.app), self._count))
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See `asyncio.Protocol`."""
@@ -316,22 +314,6 @@ class _CycleTransport:
         self.close = close
 
 
-class _ProbesOnly:
-    """Answers probes, and 503 to the rest, on a connection too many."""
-
-    def __init__(self, app: ASGIApp, count: Callable[[str], None]) -> None:
-        self.app = app
-        self.count = count
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if (scope["method"], scope["path"]) in PROBES:
-            await self.app(scope, receive, send)
-            return
-        self.count("too_many_connections")
-        await _response(TooManyConnections(_FULL))(scope, receive, send)
-
-
-_FULL = "As many connections are open as the service keeps; close some, or come back."
 _TOO_LARGE = f"Send at most {MAX_HEADERS} headers, and {MAX_HEADER_BYTES} bytes before the body."
 _SLOW = "The request did not come whole in the time there is for it."
 
@@ -340,15 +322,7 @@ def _port(protocol: object) -> int | None:
     return protocol.server[1] if isinstance(protocol, HttpToolsProtocol) and protocol.server else None
 
 
-def _response(error: GenrecError) -> Response:
-    request_id = uuid4().hex
-    response = problem_response(error, request_id)
-    response.headers["X-Request-ID"] = request_id
-    response.headers["X-Content-Type-Options"] = "nosniff"
-    return response
-
-
 def _reply(error: GenrecError) -> bytes:
-    response = _response(error)
+    response = early_response(error)
     lines = [b"%s: %s\r\n" % header for header in response.raw_headers]
     return b"".join([STATUS_LINE[response.status_code], *lines, b"\r\n", bytes(response.body)])
