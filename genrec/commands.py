@@ -42,8 +42,10 @@ def _command(name: str) -> Callable[[Sequence[str]], Any]:
         meant = f" Did you mean '{near[0]}'?" if near else ""
         typer.echo(f"genrec: there is no command '{name}'.{meant} `genrec --help` lists all.", err=True)
         sys.exit(USAGE_ERROR)
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command(name)(_load(points[name]))
+    loaded = _load(points[name])
+    if not isinstance(app := loaded, typer.Typer):  # one command; otherwise a group of them
+        app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+        app.command(name)(loaded)
     return lambda rest: app(args=list(rest), prog_name=f"genrec {name}")
 
 

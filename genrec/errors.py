@@ -6,6 +6,8 @@ GenrecError
 │   ├── DataError         interactions, items, codes
 │   └── RequestError      a request to recommend; `pointer` is the JSON pointer of the field
 ├── LockedError           another run holds what this one would write
+├── DiskError             nothing more can be written; what was finished is kept
+├── Stopped               SIGTERM came; what was saved is gone on from
 ├── BundleError           a bundle is damaged, inconsistent or not ours; it is not loaded
 ├── TrainingError         a proof that the training run owes did not hold (gradient, merge, leak)
 └── EngineError           the model could not answer
@@ -15,7 +17,7 @@ GenrecError
     └── EngineLost        the device is in a state in which nothing can be computed any more
 
 Each class carries the exit code of a command that ends with it (design: 0 done, 2 usage, 65 input or bundle refused,
-70 engine failed, 75 locked). HTTP statuses live in `service/errors.py`: the domain knows no HTTP.
+70 engine failed, 74 disk, 75 locked, 143 stopped). HTTP statuses live in `service/errors.py`: the domain knows no HTTP.
 """
 
 
@@ -57,6 +59,18 @@ class LockedError(GenrecError):
     """Another run holds what this one would write."""
 
     exit_code = 75
+
+
+class DiskError(GenrecError):
+    """A file could not be written: the disk is full, or a limit was reached."""
+
+    exit_code = 74
+
+
+class Stopped(GenrecError):
+    """The run was told to stop by SIGTERM. Not a fault; the sentence says what goes on from where."""
+
+    exit_code = 143
 
 
 class BundleError(GenrecError):

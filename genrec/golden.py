@@ -139,7 +139,8 @@ def _largest_difference(bundle: Bundle, expected: GoldenAnswer) -> float:
     history = [row for item_id in expected.request["history"] if (row := rows_of(item_id)) is not None]
     prompt = bundle.encoder.encode(history)
     paths = [bundle.encoder.target(row) for item_id, _ in expected.items if (row := rows_of(item_id)) is not None]
-    log_probs = path_log_probs(bundle.model, [prompt] * len(paths), paths, bundle.manifest.decoder_prefix_ids)
+    prefix = bundle.manifest.decoder_prefix_ids
+    log_probs = path_log_probs(bundle.model, [prompt] * len(paths), paths, prefix, bundle.model_inputs)
     divisor = bundle.manifest.num_levels**bundle.manifest.generation.length_penalty
     scores = log_probs.double().sum(1).cpu().numpy() / divisor
     return float(np.abs(scores - np.array([score for _, score in expected.items])).max())

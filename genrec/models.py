@@ -26,6 +26,7 @@ from transformers.utils import logging as transformers_logging
 
 from genrec.checkpoint import Checkpoint, read_checkpoint, read_texts
 from genrec.errors import BundleError, InputError, one_line
+from genrec.model_plugin import ModelPlugin, installed_plugin
 
 Architecture = Literal["seq2seq", "causal"]
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -90,14 +91,15 @@ def build_model(
     would change every score (`generate` fills what a caller leaves open from there).
 
     Raises:
-        BundleError: a weight is missing, unexpected, of another shape or not finite, or the config is of no such model.
+        BundleError: a weight is missing, unexpected, of another shape or not finite, or the config is of no such model,
+            or of a family that is not installed.
     """
-    checkpoint.config()
     name = checkpoint.name
+    plugin = plugin_of(checkpoint)
     with checkpoint.unpacked() as directory:
         model_class, config = _model_class(_read_config(directory), architecture, name)
     try:
-        with _quiet():
+        with quiet():
             model, report = model_class.from_pretrained(
                 None,
                 config=config,
@@ -111,12 +113,20 @@ def build_model(
     except Exception as error:  # model classes have errors of their own
         raise BundleError(f"the checkpoint in {name}/ cannot be loaded: {one_line(error)}") from error
     _check_report(name, report)
+    swallowed = None if plugin is None else plugin.swallowed_input(model)
+    if swallowed is not None:
+        raise BundleError(
+            f"the encoder of {type(model).__name__} has no argument {swallowed!r} in its forward and would ignore it; "
+            "mend the plug-in."
+        )
     for parameter_name, parameter in model.named_parameters():
         if not torch.isfinite(parameter).all():
             raise BundleError(
                 f"weight {parameter_name!r} in {name}/ holds NaN or infinite values; the checkpoint is damaged."
             )
     model.generation_config = GenerationConfig()
+    # The ties that held. Resizing and PEFT go by the ties of the class, T5's own head (v1.1, Flan) among them.
+    model._tied_weights_keys = dict(model.all_tied_weights_keys)
     moved: PreTrainedModel = model.to(device).eval()
     return moved
 
@@ -128,7 +138,7 @@ def load_tokenizer(path: Path) -> PreTrainedTokenizerBase:
         BundleError: there is none, or it cannot be read.
     """
     try:
-        with _quiet():
+        with quiet():
             tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
                 path, local_files_only=True, trust_remote_code=False
             )
@@ -154,6 +164,21 @@ def check_config(path: Path) -> dict[str, Any]:
         BundleError: the file is missing, not JSON, or holds such a key.
     """
     return read_texts(path).config()
+
+
+def plugin_of(checkpoint: Checkpoint) -> ModelPlugin | None:
+    """The plug-in that reads a checkpoint, known to the Auto classes from now on; None where they need none.
+
+    Raises:
+        BundleError: config.json is not as `Checkpoint.config` wants it, or of a family that nothing installed has.
+    """
+    model_type = checkpoint.config().get("model_type")
+    if not isinstance(model_type, str):
+        return None  # for the Auto classes to refuse
+    try:
+        return installed_plugin(model_type)
+    except InputError as error:
+        raise BundleError(f"the checkpoint in {checkpoint.name}/ cannot be loaded: {error}") from error
 
 
 def special_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> set[int]:
@@ -189,7 +214,7 @@ def _check_report(checkpoint: str, report: dict[str, Any]) -> None:
 
 def _read_config(path: Path) -> PreTrainedConfig:
     try:
-        with _quiet():
+        with quiet():
             config: PreTrainedConfig = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # config classes have errors of their own
         raise BundleError(f"the checkpoint in {path.name}/ cannot be loaded: {_without_path(error, path)}") from error
@@ -221,7 +246,7 @@ def _without_path(error: Exception, path: Path) -> str:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Silence transformers' loading report: what it would warn of is an error here."""
     before = transformers_logging.get_verbosity()
     bars = transformers_logging.is_progress_bar_enabled()

@@ -101,14 +101,14 @@ class Recommender:
     @classmethod
     def of(cls, bundle: Bundle, *, engine: str = "auto", max_proof_beams: int = MAX_PROOF_BEAMS) -> Self:
         """A recommender over a bundle that is loaded already, e.g. a draft under evaluation."""
-        manifest = bundle.manifest
         chosen = make_engine(
             engine,
             bundle.model,
             bundle.trie,
-            decoder_prefix_ids=manifest.decoder_prefix_ids,
-            length_penalty=manifest.generation.length_penalty,
+            decoder_prefix_ids=bundle.manifest.decoder_prefix_ids,
+            length_penalty=bundle.manifest.generation.length_penalty,
             longest_prompt=bundle.encoder.max_prompt_tokens,
+            inputs=bundle.model_inputs,
         )
         everything = Availability(0, ItemMask.everything(len(bundle.catalog)))
         return cls(bundle, chosen, str(bundle.model.device), everything, max_proof_beams)

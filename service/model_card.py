@@ -20,6 +20,8 @@ log = structlog.stdlib.get_logger(__name__)
 METRICS = "training/metrics.json"
 MAX_BYTES = 256 * 1024
 OURS = "this bundle"
+BEFORE_REFIT = "the run before, without test"
+"""Whose the metrics of a bundle are that was then trained on all interactions."""
 
 
 def read_model_card(path: Path, manifest: Manifest) -> ModelCard:
@@ -40,6 +42,7 @@ class _Metrics(BaseModel):
     users: Mapping[str, int]
     protocol: dict[str, Any] = {}
     coverage: dict[str, int] = {}
+    refit: dict[str, Any] | None = None
 
 
 def _evaluation(file: Path) -> Evaluation | None:
@@ -52,7 +55,7 @@ def _evaluation(file: Path) -> Evaluation | None:
     except (ValidationError, KeyError) as error:
         log.warning("the bundle's metrics are not of our form", reason=type(error).__name__)
         return None
-    methods = {OURS: metrics.test, **metrics.baselines}
+    methods = {OURS if metrics.refit is None else BEFORE_REFIT: metrics.test, **metrics.baselines}
     return Evaluation(
         users=users,
         methods=[Measured(name=name.replace("_", " "), metrics=reached) for name, reached in methods.items()],

@@ -1,10 +1,18 @@
 """Brute force: score every item of a catalog one by one. Slow, and short enough to trust."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 
 from genrec.bundle import Bundle
 from genrec.decoding.scoring import path_log_probs
+
+
+def path_log_probs_of(bundle: Bundle, prompt: list[int], path: Sequence[int]) -> torch.Tensor:
+    """``(L,)`` log-probabilities of the tokens of a path, or of the beginning of one."""
+    prefix = bundle.manifest.decoder_prefix_ids
+    return path_log_probs(bundle.model, [prompt], [list(path)], prefix, bundle.model_inputs)[0]
 
 
 def score_all(bundle: Bundle, history: list[str]) -> dict[str, float]:
@@ -15,7 +23,7 @@ def score_all(bundle: Bundle, history: list[str]) -> dict[str, float]:
     manifest = bundle.manifest
     scores = {}
     for row in range(len(catalog)):
-        log_probs = path_log_probs(bundle.model, [prompt], [bundle.encoder.target(row)], manifest.decoder_prefix_ids)
+        log_probs = path_log_probs_of(bundle, prompt, bundle.encoder.target(row))
         scores[catalog.item_id(row)] = float(log_probs.sum()) / manifest.num_levels**manifest.generation.length_penalty
     return scores
 
@@ -32,10 +40,7 @@ def constrained_probabilities(bundle: Bundle, history: list[str], excluded: set[
     prompt = bundle.encoder.encode([row for item in history if (row := catalog.row(item)) is not None])
     allowed = [row for row in range(len(catalog)) if catalog.item_id(row) not in excluded]
     paths = {row: tuple(bundle.encoder.target(row)) for row in allowed}
-    log_probs = {
-        row: path_log_probs(bundle.model, [prompt], [list(path)], manifest.decoder_prefix_ids)[0]
-        for row, path in paths.items()
-    }
+    log_probs = {row: path_log_probs_of(bundle, prompt, path) for row, path in paths.items()}
     probabilities = {}
     for row, path in paths.items():
         total = 0.0
@@ -60,10 +65,7 @@ def beam_search(bundle: Bundle, history: list[str], width: int, excluded: set[st
     bound = -np.inf
     for level in range(manifest.num_levels):
         prefixes = sorted({path[: level + 1] for path in paths if path[:level] in {prefix for _, prefix in kept}})
-        scored = [
-            (float(path_log_probs(bundle.model, [prompt], [list(prefix)], manifest.decoder_prefix_ids).sum()), prefix)
-            for prefix in prefixes
-        ]
+        scored = [(float(path_log_probs_of(bundle, prompt, prefix).sum()), prefix) for prefix in prefixes]
         scored.sort(reverse=True)
         kept = scored[:width]
         bound = max([bound, *(score / divisor for score, _ in scored[width:])])

@@ -14,12 +14,17 @@ import pyarrow.parquet as pq
 import torch
 
 from genrec.bundle import Generation, Manifest, PromptPieces, write_draft
+from genrec.item_tokens import ItemTokens
 from genrec.models import load_model, load_tokenizer
 from genrec.semantic_id import Catalog
+from training.base import open_base
+from training.corpus import Corpus
+from training.prune import prune, renumber
 from training.recipe import Recipe
+from training.seen import REFIT, SEEN_UNTIL, seen_until
 from training.sequences import load_sequences
 from training.stage import Stage, StageContext
-from training.vocabulary import decoder_prefix, prompt_ids, read_codes, read_item_tokens, save_checkpoint
+from training.vocabulary import decoder_prefix, input_names, prompt_ids, read_codes, read_item_tokens, save_checkpoint
 
 LIBRARIES = ("genrec", "torch", "transformers", "peft", "numpy")
 
@@ -27,9 +32,8 @@ LIBRARIES = ("genrec", "torch", "transformers", "peft", "numpy")
 def run(context: StageContext) -> None:
     """`prepare`, `quantize`, `vocabulary`, `merge` -> ``draft/``."""
     recipe, inputs = context.recipe, context.inputs
-    model = _stored_model(context)
-    tokens = read_item_tokens(inputs["vocabulary"])
-    tokenizer = load_tokenizer(inputs["merge"] / "model")
+    model, tokens = _stored_model(context)
+    tokenizer = load_tokenizer(model)
     manifest = Manifest(
         name=recipe.name,
         architecture=recipe.model.architecture,
@@ -47,12 +51,13 @@ def run(context: StageContext) -> None:
             max_k=recipe.bundle.max_k,
             exclude_history=recipe.bundle.exclude_history,
         ),
+        model_inputs=input_names(model),
         dtype=recipe.bundle.dtype,
-        provenance=provenance(recipe, inputs["prepare"]),
+        provenance={**provenance(recipe, inputs["prepare"]), **whole(recipe, inputs)},
     )
     write_draft(context.output / "draft", manifest, read_catalog(inputs), model, _quantizer(context))
-    shutil.rmtree(context.output / "quantizer")
-    shutil.rmtree(context.output / "stored", ignore_errors=True)
+    for aside in ("quantizer", "pruned", "stored"):
+        shutil.rmtree(context.output / aside, ignore_errors=True)
 
 
 def read_catalog(inputs: Mapping[str, Path]) -> Catalog:
@@ -68,11 +73,12 @@ def provenance(recipe: Recipe, prepare: Path) -> dict[str, Any]:
     """Where the bundle comes from: facts for a reader, nothing that a server acts on."""
     report = json.loads((prepare / "report.json").read_text(encoding="utf-8"))
     settings = recipe.finetune
-    lora = f"LoRA r={settings.lora.r} alpha={settings.lora.lora_alpha}, merged"
-    start = "pretrained on the same data, then " if recipe.pretrain else ""
-    config = recipe.model.config or {}
+    kind = "DoRA" if settings.lora.use_dora else "LoRA"
+    scaled = " rank-stabilised" if settings.lora.use_rslora else ""
+    lora = f"{kind} r={settings.lora.r} alpha={settings.lora.lora_alpha}{scaled}, merged"
+    start = "pretrained on the same data, then " if recipe.pretrain and recipe.base is None else ""
     return {
-        "base_model": recipe.model.checkpoint or f"{config['model_type']} from scratch",
+        **origin(recipe),
         "method": start + (lora if settings.method == "lora" else "all parameters fine-tuned"),
         "dataset": report["data"],
         "dataset_sha256": report["interactions_sha256"],
@@ -80,6 +86,34 @@ def provenance(recipe: Recipe, prepare: Path) -> dict[str, Any]:
         "git_commit": git_commit(),
         "libraries": {name: version(name) for name in LIBRARIES},
     }
+
+
+def origin(recipe: Recipe) -> dict[str, Any]:
+    """What the weights were before: a checkpoint, a config, or a bundle and what that has seen."""
+    base = open_base(recipe)
+    if base is None:
+        return {"base_model": _base_model(recipe)}
+    told = {"base_model": f"bundle {base.manifest.name} {base.manifest.version}", "base_bundle": base.origin}
+    seen = seen_until(base.manifest)
+    return told if seen is None else {**told, SEEN_UNTIL: seen}
+
+
+def _base_model(recipe: Recipe) -> str:
+    model = recipe.model
+    if model.checkpoint is None:
+        return f"{(model.config or {})['model_type']} from scratch"
+    return model.checkpoint if model.plugin is None else f"{model.checkpoint}, read as {model.plugin}"
+
+
+def whole(recipe: Recipe, inputs: Mapping[str, Path]) -> dict[str, Any]:
+    """What there is to say of a run that holds nothing out: what it has seen, and which bundle was measured."""
+    if recipe.prepare.split != "none":
+        return {}
+    told: dict[str, Any] = {"trained_on": "all interactions, validation and test included"}
+    if "evaluate" in inputs:  # of a refit: taken from the measured run, which came before
+        metrics = json.loads((inputs["evaluate"] / "metrics.json").read_text(encoding="utf-8"))
+        told["measured_version"] = metrics[REFIT]["measured_version"]
+    return {**told, SEEN_UNTIL: int(load_sequences(inputs["prepare"]).times.max())}
 
 
 def git_commit() -> str | None:
@@ -94,14 +128,20 @@ def git_commit() -> str | None:
     return answer.stdout.strip() or None if answer.returncode == 0 else None
 
 
-def _stored_model(context: StageContext) -> Path:
-    """The merged model in the dtype that the bundle stores."""
-    merged, dtype = context.inputs["merge"] / "model", context.recipe.bundle.dtype
-    if dtype == "float32":
-        return merged
-    model = load_model(merged, context.recipe.model.architecture).to(getattr(torch, dtype))
-    save_checkpoint(model, load_tokenizer(merged), context.output / "stored")
-    return context.output / "stored"
+def _stored_model(context: StageContext) -> tuple[Path, ItemTokens]:
+    """The merged model with the tokens and in the dtype that the bundle stores, and which of its tokens are items'."""
+    path, facts = context.inputs["merge"] / "model", context.recipe.bundle
+    tokens = read_item_tokens(context.inputs["vocabulary"])
+    if facts.prune_vocabulary:
+        whole, path = path, context.output / "pruned"
+        renumbered = prune(Corpus.load(context.inputs, context.recipe), whole, path)
+        tokens = renumber(tokens, renumbered)
+        context.progress.say(f"assemble: {len(renumbered):,} tokens kept, the others are of text alone")
+    if facts.dtype != "float32":
+        model = load_model(path, context.recipe.model.architecture).to(getattr(torch, facts.dtype))
+        save_checkpoint(model, load_tokenizer(path), context.output / "stored")
+        path = context.output / "stored"
+    return path, tokens
 
 
 def _quantizer(context: StageContext) -> Path:
@@ -109,7 +149,7 @@ def _quantizer(context: StageContext) -> Path:
     gathered = context.output / "quantizer"
     gathered.mkdir()
     parts = {
-        "quantize": ("quantizer.json", "codebooks.safetensors"),
+        "quantize": ("quantizer.json", "codebooks.safetensors", "retired.parquet"),
         "embed": ("embedder.json", "embedder.safetensors"),
     }
     for stage, names in parts.items():
@@ -129,4 +169,5 @@ STAGE = Stage(
     needs=("prepare", "embed", "quantize", "vocabulary", "merge"),
     section=_section,
     run=run,
+    reads_base=True,
 )

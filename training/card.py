@@ -1,81 +1,87 @@
-"""The model card and the report: what a bundle is and how good, for people. Knows facts and how they are laid out."""
+"""The model card, README.md of a bundle: what it is, how good, and what it is not. Knows facts and Markdown."""
 
-import html
 from collections.abc import Mapping
 from typing import Any
 
 from genrec.bundle import Manifest
-
-_STYLE = (
-    "body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#222}"
-    "table{border-collapse:collapse}td,th{padding:.3rem .8rem;border-bottom:1px solid #ddd;text-align:right}"
-    "td:first-child,th:first-child{text-align:left}img{max-width:100%}code{background:#f3f3f3;padding:0 .2rem}"
-)
+from training.rank_table import MODEL
+from training.report.notes import honest_notes, protocol_notes
+from training.report.tables import model_name
+from training.results import headline_columns, main_results, method_name
 
 
-def model_card(manifest: Manifest, metrics: Mapping[str, Any]) -> str:
-    """README.md of a bundle."""
+def model_card(manifest: Manifest, metrics: Mapping[str, Any], prepared: Mapping[str, Any]) -> str:
+    """README.md of a bundle.
+
+    Args:
+        manifest: Its facts.
+        metrics: ``metrics.json``.
+        prepared: ``report.json`` of the stage `prepare`.
+    """
     made_of = {key: value for key, value in manifest.provenance.items() if not isinstance(value, dict)}
+    main = main_results(metrics)[0]
+    split = ", ".join(f"{count:,} {name}" for name, count in prepared.get("split", {}).items())
+    note = metrics.get("refit", {}).get("note")
     return "\n".join(
         [
             f"# {manifest.name}",
             "",
             "A bundle of genrec: a merged model, its tokenizer, the catalog and the trie of its items.",
             f"Serve it with `genrec serve --bundle {manifest.name}`.",
+            *(["", f"**{_plain(note)}**"] if note else []),
             "",
             "## What it is",
             "",
             f"- architecture: {manifest.architecture}, weights in {manifest.dtype}",
             f"- semantic IDs: {manifest.num_levels} levels of {', '.join(map(str, manifest.codebook_sizes))} codes",
             f"- history: the newest {manifest.prompt.max_history_items} items, oldest first",
-            *(f"- {key.replace('_', ' ')}: {value}" for key, value in made_of.items()),
+            *(f"- {key.replace('_', ' ')}: {_plain(value)}" for key, value in made_of.items()),
+            *([f"- split: {split}"] if split else []),
             "",
-            f"## How good it is: test, {metrics['users']['test']:,} users",
+            f"## How good it is: {main}, {metrics['users'][main]:,} users",
             "",
-            *_markdown_table(metrics),
+            *_results(metrics),
             "",
-            f"Mean over users with a 95 % bootstrap interval; {metrics['protocol']['ranking']}; "
-            f"{metrics['protocol']['num_beams']} beams.",
+            *_leads(metrics),
+            *(f"- {note}" for note in protocol_notes(metrics)),
+            "",
+            "`training/report.html` has every cut-off, pictures, and examples.",
             "",
             "## What it is not",
             "",
-            "It knows only the items and habits of its training data, recommends popular items more than rare ones, "
-            "and has not been tested for fairness between groups of users.",
+            *(f"- {note}" for note in honest_notes(metrics, prepared)),
             "",
         ]
     )
 
 
-def report_page(manifest: Manifest, metrics: Mapping[str, Any], notes: Mapping[str, str]) -> str:
-    """report.html: the numbers, the pictures beside it, and what the stages noted."""
-    rows = "".join(
-        f"<tr><td>{html.escape(name)}</td>" + "".join(f"<td>{_cell(cell)}</td>" for cell in table.values()) + "</tr>"
-        for name, table in _methods(metrics).items()
-    )
-    heads = "".join(f"<th>{name}</th>" for name in metrics["test"])
-    sections = "".join(f"<h2>{html.escape(title)}</h2><pre>{html.escape(text)}</pre>" for title, text in notes.items())
-    return (
-        f"<!doctype html><html lang=en><meta charset=utf-8><title>{html.escape(manifest.name)}</title>"
-        f"<style>{_STYLE}</style><h1>{html.escape(manifest.name)}</h1>"
-        f"<table><tr><th>test, {metrics['users']['test']:,} users</th>{heads}</tr>{rows}</table>"
-        "<p><img src=comparison.png alt='model and baselines'></p>"
-        "<p><img src=curves.png alt='loss and validation recall over steps'></p>"
-        f"{sections}</html>\n"
-    )
-
-
-def _methods(metrics: Mapping[str, Any]) -> dict[str, Mapping[str, Mapping[str, float]]]:
-    baselines = {name.replace("_", " "): table for name, table in metrics["baselines"].items()}
-    return {"this bundle": metrics["test"], **baselines}
-
-
-def _markdown_table(metrics: Mapping[str, Any]) -> list[str]:
-    names = list(metrics["test"])
+def _results(metrics: Mapping[str, Any]) -> list[str]:
+    main, baselines, _ = main_results(metrics)
+    names = headline_columns(metrics[main])
     lines = ["| | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
-    for method, table in _methods(metrics).items():
-        lines.append(f"| {method} | " + " | ".join(_cell(table[name]) for name in names) + " |")
+    for method, table in {MODEL: metrics[main], **baselines}.items():
+        cells = " | ".join(_interval(table[name], ".4f") for name in names)
+        lines.append(f"| {_plain(method_name(method) if method != MODEL else model_name(metrics))} | {cells} |")
     return lines
 
 
-def _cell(interval: Mapping[str, float]) -> str:
-    return f"{interval['value']:.4f} [{interval['low']:.4f}, {interval['high']:.4f}]"
+def _leads(metrics: Mapping[str, Any]) -> list[str]:
+    """The model less each other method, paired; nothing where there is no other."""
+    leads = main_results(metrics)[2]
+    if not leads:
+        return []
+    names = list(next(iter(leads.values())))
+    lines = [f"| {model_name(metrics)} less | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
+    for other, lead in leads.items():
+        cells = " | ".join(_interval(lead[name], "+.4f") for name in names)
+        lines.append(f"| {_plain(method_name(other))} | {cells} |")
+    return [*lines, ""]
+
+
+def _interval(interval: Mapping[str, float], shape: str) -> str:
+    return f"{interval['value']:{shape}} [{interval['low']:{shape}}, {interval['high']:{shape}}]"
+
+
+def _plain(value: object) -> str:
+    """Text of data that can end neither its line nor its cell, nor begin a tag."""
+    return " ".join(str(value).split()).replace("|", "\\|").replace("<", "&lt;")

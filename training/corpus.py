@@ -8,18 +8,25 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 from transformers import PreTrainedModel
 
 from genrec.allowed import AllowedItems, ItemMask
-from genrec.decoding.engine import Beam, Query
+from genrec.checkpoint import read_texts
+from genrec.decoding.beam import BeamEngine
+from genrec.decoding.decoders import forward_decoder
+from genrec.decoding.device_trie import DeviceTrie
+from genrec.decoding.engine import Beam, Engine, Query
 from genrec.decoding.generate import GenerateEngine
+from genrec.decoding.limits import LimitTables
 from genrec.errors import DataError, RecipeError
 from genrec.history import HistoryEncoder, Prompt
 from genrec.item_tokens import ItemTokens
-from genrec.models import Architecture, load_tokenizer
+from genrec.model_inputs import NO_INPUTS, ModelInputs
+from genrec.models import Architecture, load_tokenizer, plugin_of
 from genrec.trie import ItemTrie, sort_order
 from training.examples import Examples, LastItemExamples, MaskedExamples, WindowExamples
 from training.recipe import Recipe
@@ -27,6 +34,7 @@ from training.recipe_model import Fitting
 from training.sequences import EvaluationCase, Sequences, load_sequences
 from training.vocabulary import decoder_prefix, prompt_ids, read_codes, read_item_tokens
 
+T = TypeVar("T")
 RECALL_AT = 10
 RECALL_BEAMS = 20
 _BATCH = 32
@@ -44,6 +52,7 @@ class Corpus:
         decoder_prefix_ids: what the decoder starts with; empty for causal models.
         mask_id: the tokenizer's unknown token, if it has one.
         seed: draws the validation users, the places of windows and the items to hide.
+        model_inputs: what the model takes beside ids and mask.
     """
 
     sequences: Sequences
@@ -53,6 +62,7 @@ class Corpus:
     decoder_prefix_ids: tuple[int, ...]
     mask_id: int | None
     seed: int
+    model_inputs: ModelInputs = NO_INPUTS
 
     @classmethod
     def load(cls, inputs: Mapping[str, Path], recipe: Recipe) -> "Corpus":
@@ -60,13 +70,15 @@ class Corpus:
         tokens = read_item_tokens(inputs["vocabulary"])
         model, architecture = inputs["vocabulary"] / "model", recipe.model.architecture
         codes = read_codes(inputs["quantize"]).drop("item_id").to_numpy().astype(np.int32)
+        plugin = plugin_of(read_texts(model))
         tokenizer = load_tokenizer(model)
         pieces = prompt_ids(tokenizer, recipe.prompt)
         prompt = Prompt(**pieces, max_history_items=recipe.prompt.max_history_items)  # type: ignore[arg-type]  # ids
         encoder = HistoryEncoder(prompt, tokens.paths(codes))
         sequences = load_sequences(inputs["prepare"])
         prefix = decoder_prefix(model, architecture)
-        return cls(sequences, tokens, encoder, architecture, prefix, tokenizer.unk_token_id, recipe.seed)
+        extra = NO_INPUTS if plugin is None else plugin.model_inputs(tokens)
+        return cls(sequences, tokens, encoder, architecture, prefix, tokenizer.unk_token_id, recipe.seed, extra)
 
     def training_examples(self, settings: Fitting) -> Examples:
         """From the training part of each history only.
@@ -121,10 +133,21 @@ class Corpus:
         cases = self.validation_cases(num_users)
         return lambda model: self._recall(model, cases)
 
+    def validation_recall(self, model: PreTrainedModel, num_users: int) -> tuple[float | None, str]:
+        """Recall@10 of a model on at most so many validation users, and the sentence for the display.
+
+        The number is None where nothing is held out.
+        """
+        cases = self.validation_cases(num_users)
+        if not cases:
+            return None, "validation recall@10 not measured, nothing is held out"
+        recall = self._recall(model, cases)
+        return recall, f"validation recall@10 {recall:.4f} on {len(cases):,} users"
+
     def _recall(self, model: PreTrainedModel, cases: Sequence[EvaluationCase]) -> float:
-        engine = GenerateEngine(model, self._trie, self.decoder_prefix_ids, length_penalty=1.0)
         was_training = model.training
         model.eval()
+        engine = self._engine(model)
         catalog = ItemMask.everything(self._trie.num_items)
         hits = 0
         for at in range(0, len(cases), _BATCH):
@@ -144,6 +167,19 @@ class Corpus:
         model.train(was_training)
         return hits / len(cases) if cases else float("nan")
 
+    def _engine(self, model: PreTrainedModel) -> Engine:
+        """What searches with a model in training, adapters and all: its own forward, which beams share if it can.
+
+        With 20 beams `generate` reads every prompt 20 times.
+        """
+        if self.architecture == "causal":
+            trie = DeviceTrie.of(self._trie, model.device)
+            decoder = forward_decoder(model, trie.tokens)
+            if decoder is not None:
+                tables = LimitTables(self._trie, model.device)
+                return BeamEngine(decoder, trie, tables, model.device, length_penalty=1.0)
+        return GenerateEngine(model, self._trie, self.decoder_prefix_ids, 1.0, self.model_inputs)
+
     @cached_property
     def _order(self) -> npt.NDArray[np.int64]:
         return sort_order(self.encoder.paths)
@@ -159,7 +195,7 @@ class Corpus:
         return leaves
 
 
-def sample(cases: Sequence[EvaluationCase], count: int | None, seed: int) -> list[EvaluationCase]:
+def sample(cases: Sequence[T], count: int | None, seed: int) -> list[T]:
     """At most `count` cases, drawn without replacement, in their order."""
     if count is None or count >= len(cases):
         return list(cases)

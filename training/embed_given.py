@@ -41,7 +41,7 @@ def given(item_ids: Sequence[str], part: GivenPart) -> Part:
     broken = ~np.isfinite(ordered).all(axis=1)
     if broken.any():
         raise DataError(f"{part.path}: the vector of item {item_ids[int(broken.argmax())]!r} has a number not finite")
-    return Part(ordered, {"path": part.path, "items_without_vector": int((~found).sum())})
+    return Part(ordered, {**part.model_dump(exclude={"weight"}), "items_without_vector": int((~found).sum())})
 
 
 def _read(path: Path, part: GivenPart) -> tuple[list[str], FloatArray]:

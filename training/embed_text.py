@@ -4,7 +4,7 @@ Knows columns and words. Knows nothing of codes. Shapes: N items, D dimensions.
 """
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
@@ -56,6 +56,26 @@ def item_texts(items: pa.Table, columns: Sequence[str]) -> list[str]:
     """The text of each item: its columns one after the other, lists with spaces between."""
     parts = [items[name].to_pylist() for name in columns]
     return [" ".join(_words(value) for value in row).strip() for row in zip(*parts, strict=True)]
+
+
+def tfidf_again(items: pa.Table, described: Mapping[str, Any], tensors: Mapping[str, FloatArray]) -> FloatArray:
+    """Vectors of other items, as `tfidf` would have made them of its own: same words, same rarity, same dimensions.
+
+    Args:
+        items: A table with the columns of `described`.
+        described: The description that `tfidf` gave.
+        tensors: Its tensors.
+
+    Returns:
+        (N, D) float32; a zero row where no word is known.
+
+    Raises:
+        DataError: A column is absent.
+    """
+    vectorizer = TfidfVectorizer(token_pattern=WORD, sublinear_tf=True, vocabulary=described["vocabulary"])
+    vectorizer.idf_ = tensors["tfidf.idf"].astype(np.float64)
+    weights = vectorizer.transform(item_texts(items, text_columns(items, described["columns"])))
+    return np.asarray(weights @ tensors["tfidf.components"].T.astype(np.float64), dtype=np.float32)
 
 
 def tfidf(items: pa.Table, part: TfidfPart, seed: int) -> Part:

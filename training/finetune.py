@@ -11,6 +11,8 @@ import numpy as np
 from transformers import PreTrainedModel, set_seed
 
 from genrec.models import load_tokenizer
+from training.arguments import check_arguments
+from training.checkpoints import SEAL
 from training.corpus import Corpus
 from training.fit_report import write_fit
 from training.fitting import fit
@@ -23,7 +25,7 @@ from training.vocabulary import load_trainable, save_checkpoint
 
 PROBE = "probe.safetensors"
 # What the Trainer keeps for resuming; some of it is pickled, none of it belongs in a result.
-_RESUME_FILES = ("*.pt", "*.pth", "*.bin", "trainer_state.json")
+_RESUME_FILES = ("*.pt", "*.pth", "*.bin", "trainer_state.json", SEAL)
 
 
 def run(context: StageContext) -> None:
@@ -39,27 +41,30 @@ def run(context: StageContext) -> None:
         names = adapted_modules(model)
         progress.say(f"finetune: LoRA in {len(names)} modules: {summarise(names)}")
     progress.say(f"finetune: {_trainable_share(model)}")
-    proof = prove_gradients(model, corpus.encoder, corpus.architecture)
+    proof = prove_gradients(model, corpus.encoder, corpus.architecture, corpus.model_inputs)
     progress.say(f"finetune: {proof} of item tokens got a gradient")
     proof.require()
     result = fit(
         model,
         corpus.architecture,
         corpus.training_examples(settings),
-        corpus.validation_examples(settings.validation_users),
+        corpus.validation_examples(settings.validation_users) if settings.stop_at_epoch is None else None,
         settings=settings,
         seed=context.recipe.seed,
         output=context.output / "checkpoints",
         recall=corpus.recall(settings.recall_users),
         progress=progress,
         label="finetune",
+        model_inputs=corpus.model_inputs,
+        event_files=context.output.parent / "tensorboard" / "finetune" if settings.tensorboard else None,
     )
     if is_main():
-        recall = corpus.recall()(model)
-        progress.say(f"finetune: validation recall@10 {recall:.4f} on all users")
+        recall, told = corpus.validation_recall(model, settings.validation_users)
+        progress.say(f"finetune: {told}")
         _save(model, source, context.output, lora=settings.method == "lora")
         # on the CPU, where `merge` will ask again: another device rounds otherwise
-        Probe.of(model.cpu(), corpus.encoder, corpus.architecture).save(context.output / PROBE)
+        probe = Probe.of(model.cpu(), corpus.encoder, corpus.architecture, corpus.model_inputs)
+        probe.save(context.output / PROBE)
         write_fit(context.output, result, recall)
         _tidy(context.output / "checkpoints", lora=settings.method == "lora")
 
@@ -87,8 +92,12 @@ def _tidy(checkpoints: Path, *, lora: bool) -> None:
             file.unlink()
 
 
+def _check(recipe: Recipe) -> None:
+    check_arguments(recipe.model.architecture, recipe.finetune, "finetune")
+
+
 def _section(recipe: Recipe) -> object:
-    return {"finetune": recipe.finetune, "architecture": recipe.model.architecture, "prompt": recipe.prompt}
+    return {"finetune": recipe.finetune.decisive(), "architecture": recipe.model.architecture, "prompt": recipe.prompt}
 
 
 STAGE = Stage(
@@ -96,6 +105,8 @@ STAGE = Stage(
     needs=("prepare", "quantize", "vocabulary", "pretrain"),
     section=_section,
     run=run,
+    check=_check,
+    version=2,
     resumable=True,
     every_rank=True,
 )

@@ -9,8 +9,8 @@ from training.fitting import CurvePoint, Fit
 FILE = "fit.json"
 
 
-def write_fit(directory: Path, fit: Fit, recall: float) -> None:
-    """Write the curve, and the validation Recall@10 of the weights that were kept."""
+def write_fit(directory: Path, fit: Fit, recall: float | None) -> None:
+    """Write the curve, and the validation Recall@10 of the weights that were kept; None where nothing was held out."""
     table = asdict(fit) | {"validation_recall@10": recall}
     (directory / FILE).write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
 
@@ -24,6 +24,16 @@ def read_curve(directory: Path) -> tuple[CurvePoint, ...]:
 
 
 def read_recall(directory: Path) -> float | None:
-    """The validation Recall@10 of a run; None where the stage had nothing to fit."""
+    """The validation Recall@10 of a run; None where the stage had nothing to fit or to validate."""
     file = directory / FILE
-    return None if not file.is_file() else float(json.loads(file.read_text(encoding="utf-8"))["validation_recall@10"])
+    recall = json.loads(file.read_text(encoding="utf-8"))["validation_recall@10"] if file.is_file() else None
+    return None if recall is None else float(recall)
+
+
+def read_best_epoch(directory: Path) -> float | None:
+    """How far the run had come when its weights were best; None where the stage had nothing to fit or to validate."""
+    file = directory / FILE
+    if not file.is_file():
+        return None
+    best = json.loads(file.read_text(encoding="utf-8"))["best_step"]
+    return next((point.epoch for point in read_curve(directory) if point.step == best), None)

@@ -32,7 +32,7 @@ from training.progress import Progress
 from training.recipe_data import ItemsSource
 from training.seal import answer_golden, scored_lists
 from training.sources import scan
-from training.vocabulary import decoder_prefix, generation_ids, save_checkpoint
+from training.vocabulary import decoder_prefix, generation_ids, input_names, save_checkpoint
 
 GOLDEN_HISTORIES = 16
 _GOLDEN_ITEMS = 5
@@ -128,6 +128,7 @@ def import_checkpoint(
         generation=Generation(
             **{key: getattr(prompt, key) for key in ("num_beams", "length_penalty", "max_k", "exclude_history")}
         ),
+        model_inputs=input_names(parts.model),
         dtype="float32",
         provenance={
             "base_model": parts.model.name,

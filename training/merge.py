@@ -12,6 +12,7 @@ from genrec.errors import InputError, RecipeError
 from genrec.models import Architecture, load_model, load_tokenizer
 from training.corpus import Corpus
 from training.finetune import PROBE
+from training.lora import load_adapter
 from training.proof import Probe
 from training.recipe import Recipe
 from training.stage import Stage, StageContext
@@ -51,11 +52,6 @@ def adapter_directory(finetuned: Path, checkpoint: str) -> Path:
     return adapter
 
 
-def load_adapter(base: PreTrainedModel, adapter: Path) -> PeftModel:
-    """The base model with an adapter on it, not merged."""
-    return PeftModel.from_pretrained(base, adapter).eval()
-
-
 def save_merged(merged: PreTrainedModel, source: Path, target: Path, architecture: Architecture, probe: Probe) -> float:
     """Save a merged model, load it as the service does, and compare it with the live one.
 
@@ -77,7 +73,7 @@ def _probe(context: StageContext, live: PeftModel) -> Probe:
     if context.recipe.merge.checkpoint == "best":
         return Probe.load(context.inputs["finetune"] / PROBE)
     corpus = Corpus.load(context.inputs, context.recipe)
-    return Probe.of(live, corpus.encoder, corpus.architecture)
+    return Probe.of(live, corpus.encoder, corpus.architecture, corpus.model_inputs)
 
 
 def _section(recipe: Recipe) -> object:

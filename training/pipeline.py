@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from genrec.errors import InputError, LockedError
+from training.disk import full_disk_told
 from training.fingerprint import combined, content_sha256, sync_directory, sync_tree, tree_hashes, write_durably
 from training.processes import is_main
 from training.progress import Progress
@@ -64,16 +65,20 @@ def run_pipeline(
     Raises:
         LockedError: Another run holds the work directory.
         InputError: `until` is no stage.
+        RecipeError: A stage could not follow the recipe; none has run.
+        DiskError: There is no room for a result; those before it are kept.
     """
     names = [stage.name for stage in stages]
     if until is not None and until not in names:
         raise InputError(f"there is no stage {until!r}; stages are {', '.join(names)}")
     wanted = stages if until is None else stages[: names.index(until) + 1]
+    for stage in wanted:
+        stage.check(recipe)
     if not is_main():
         for stage in wanted:
             _follow(stage, recipe, work, progress)
         return
-    with _locked(work):
+    with locked(work):
         for number, stage in enumerate(wanted, start=1):
             _bring_up_to_date(stage, recipe, work, progress, f"[{number}/{len(wanted)}] {stage.name}")
 
@@ -96,9 +101,10 @@ def _bring_up_to_date(stage: Stage, recipe: Recipe, work: Path, progress: Progre
     progress.say(f"{label}: {reason}")
     partial = _open_partial(stage, work, _key(depends_on))
     started = time.monotonic()
-    stage.run(_context(stage, recipe, work, progress))
-    seconds = time.monotonic() - started
-    _complete(partial, work / stage.name, depends_on, seconds)
+    with full_disk_told(work, label):
+        stage.run(_context(stage, recipe, work, progress))
+        seconds = time.monotonic() - started
+        _complete(partial, work / stage.name, depends_on, seconds)
     progress.say(f"{label}: done in {seconds:.1f} s")
 
 
@@ -134,6 +140,10 @@ def _dependencies(stage: Stage, recipe: Recipe, work: Path) -> dict[str, str]:
         if record is None:
             raise InputError(f"stage {stage.name!r} needs the result of {name!r}, which {work} lacks; run it first")
         depends_on[f"the result of {name}"] = record.content_sha256
+    if stage.reads_base and recipe.base is not None:
+        from genrec.bundle.load import read_sealed_manifest  # PyTorch comes with it
+
+        depends_on["the base bundle"] = read_sealed_manifest(Path(recipe.base.bundle)).version
     files = {str(path): content_sha256(path) for path in stage.reads(recipe)}
     return {**depends_on, "the files it reads": combined(files)}
 
@@ -199,8 +209,12 @@ def _complete(partial: Path, final: Path, depends_on: Mapping[str, str], seconds
 
 
 @contextmanager
-def _locked(work: Path) -> Iterator[None]:
-    """Hold the work directory; the lock ends with the process, however that ends."""
+def locked(work: Path) -> Iterator[None]:
+    """Hold a work directory; the lock ends with the process, however that ends.
+
+    Raises:
+        LockedError: Another run holds it.
+    """
     work.mkdir(parents=True, exist_ok=True)
     with (work / ".lock").open("w") as lock:
         try:

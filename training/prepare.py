@@ -5,7 +5,6 @@ core, split) and writes ``interactions.parquet``, ``items.parquet`` and a report
 """
 
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -19,10 +18,28 @@ from training.prepare_write import write_interactions, write_items
 from training.processes import cache_dir
 from training.recipe import Recipe
 from training.recipe_data import Prepare
+from training.seen import base_seen_until, instant
 from training.sources import find_files, scan
-from training.split import SPLITS, TEST, TRAIN, Split, by_time, check_no_leak, leave_one_out, positions
+from training.split import (
+    SPLITS,
+    TEST,
+    TRAIN,
+    Split,
+    all_training,
+    by_time,
+    check_no_leak,
+    leave_one_out,
+    positions,
+    seen_is_training,
+)
 from training.stage import Stage, StageContext
 from training.stage_report import write_report
+
+_RULES = {
+    "leave_one_out": "Leave-one-out: a user's last interaction is test, the one before it validation.",
+    "time": "Split by time: the newest interactions of all users are test, those before them validation.",
+    "none": "No split: everything is training, and nothing can be measured on these data.",
+}
 
 Steps = list[dict[str, object]]
 """How many users, items and interactions were left after each step."""
@@ -44,6 +61,9 @@ def run(context: StageContext) -> None:
     steps: Steps = []
     interactions = _filtered(in_order(interactions, recipe.seed), items, section, steps)
     position, split = positions(interactions.user), _split(interactions, section)
+    seen_until_ms = base_seen_until(recipe)
+    if seen_until_ms is not None:
+        split = seen_is_training(interactions, split, seen_until_ms)
     check_no_leak(interactions.user, position, split)
     catalog = _catalog(items, interactions, section.keep_unseen_items)
     hashes = [
@@ -116,6 +136,8 @@ def _known(interactions: Interactions, items: pl.DataFrame, section: Prepare) ->
 
 
 def _split(interactions: Interactions, section: Prepare) -> Split:
+    if section.split == "none":
+        return all_training(interactions)
     if section.split == "time":
         return by_time(interactions, section.validation_share, section.test_share)
     split = leave_one_out(interactions)
@@ -154,8 +176,8 @@ def _report(
         "interactions": len(interactions),
         "interactions_sha256": hashes[0],
         "items_sha256": hashes[1],
-        "first_time": _iso(int(interactions.time.min())),
-        "last_time": _iso(int(interactions.time.max())),
+        "first_time": instant(int(interactions.time.min())),
+        "last_time": instant(int(interactions.time.max())),
         "tied_neighbours": _tied_share(interactions),
         "items_without_training_interaction": catalog.height - len(np.unique(interactions.item[split == TRAIN])),
         "users_without_test": untested,
@@ -168,13 +190,8 @@ def _report(
         },
         "metadata": {name: str(kind) for name, kind in catalog.schema.items() if name != "item_id"},
     }
-    rule = (
-        "Leave-one-out: a user's last interaction is test, the one before it validation."
-        if section.split == "leave_one_out"
-        else "Split by time: the newest interactions of all users are test, those before them validation."
-    )
     notes = [
-        rule,
+        _RULES[section.split],
         f"{untested:,} users have no test interaction"
         + (" because they have fewer than three; they only train." if section.split == "leave_one_out" else "."),
         "Interactions of one user at one time are ordered by a seeded hash of user and item, not by the file's order.",
@@ -190,18 +207,11 @@ def _tied_share(interactions: Interactions) -> float:
     return round(float(tied.sum() / max(same_user.sum(), 1)), 6)
 
 
-def _iso(ms: int) -> str:
-    """ISO 8601 of a time in milliseconds, as the number itself beyond what a calendar holds."""
-    try:
-        return (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=ms)).isoformat(timespec="seconds")
-    except OverflowError:
-        return f"{ms} ms"
-
-
 STAGE = Stage(
     name="prepare",
     needs=(),
     section=lambda recipe: recipe.prepare,
     run=run,
     reads=files_read,
+    reads_base=True,
 )

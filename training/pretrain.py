@@ -1,6 +1,7 @@
 """Stage `pretrain`: all parameters of a model from scratch, to give LoRA a good place to start from.
 
-Without a `[pretrain]` section the base model passes through unchanged.
+Without a `[pretrain]` section the base model passes through unchanged, and so do the weights of a base bundle: they are
+a good place already.
 """
 
 import shutil
@@ -8,6 +9,7 @@ import shutil
 from transformers import PreTrainedModel
 
 from genrec.models import load_tokenizer
+from training.arguments import check_arguments
 from training.corpus import Corpus
 from training.fit_report import write_fit
 from training.fitting import fit
@@ -21,9 +23,10 @@ def run(context: StageContext) -> None:
     """`vocabulary` -> ``model/`` and ``fit.json``."""
     settings = context.recipe.pretrain
     source = context.inputs["vocabulary"] / "model"
-    if settings is None:
+    if settings is None or context.recipe.base is not None:
         shutil.copytree(source, context.output / "model", dirs_exist_ok=True)
-        context.progress.say("pretrain: none in the recipe, the base model passes unchanged")
+        why = "none in the recipe, the base model passes" if settings is None else "the base bundle's weights pass"
+        context.progress.say(f"pretrain: {why} unchanged")
         return
     corpus = Corpus.load(context.inputs, context.recipe)
     model: PreTrainedModel = load_trainable(source, corpus.architecture)
@@ -32,24 +35,35 @@ def run(context: StageContext) -> None:
         model,
         corpus.architecture,
         corpus.training_examples(settings),
-        corpus.validation_examples(settings.validation_users),
+        corpus.validation_examples(settings.validation_users) if settings.stop_at_epoch is None else None,
         settings=settings,
         seed=context.recipe.seed,
         output=checkpoints,
         recall=corpus.recall(settings.recall_users),
         progress=context.progress,
         label="pretrain",
+        model_inputs=corpus.model_inputs,
+        event_files=context.output.parent / "tensorboard" / "pretrain" if settings.tensorboard else None,
     )
     if is_main():
-        recall = corpus.recall()(model)
-        context.progress.say(f"pretrain: validation recall@10 {recall:.4f} on all users")
+        recall, told = corpus.validation_recall(model, settings.validation_users)
+        context.progress.say(f"pretrain: {told}")
         save_checkpoint(model, load_tokenizer(source), context.output / "model")
         write_fit(context.output, result, recall)
         shutil.rmtree(checkpoints, ignore_errors=True)
 
 
+def _check(recipe: Recipe) -> None:
+    if recipe.pretrain is not None:
+        check_arguments(recipe.model.architecture, recipe.pretrain, "pretrain")
+
+
 def _section(recipe: Recipe) -> object:
-    return {"pretrain": recipe.pretrain, "architecture": recipe.model.architecture, "prompt": recipe.prompt}
+    return {
+        "pretrain": recipe.pretrain and recipe.pretrain.decisive(),
+        "architecture": recipe.model.architecture,
+        "prompt": recipe.prompt,
+    }
 
 
 STAGE = Stage(
@@ -57,6 +71,9 @@ STAGE = Stage(
     needs=("prepare", "quantize", "vocabulary"),
     section=_section,
     run=run,
+    check=_check,
+    version=2,
     resumable=True,
     every_rank=True,
+    reads_base=True,
 )

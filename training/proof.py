@@ -12,11 +12,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from safetensors.torch import load_file, save_file
-from torch import nn
 from transformers import PreTrainedModel
 
 from genrec.errors import TrainingError
 from genrec.history import IGNORE, HistoryEncoder
+from genrec.model_inputs import NO_INPUTS, ModelInputs
+from genrec.model_plugin import check_inputs, plugin_in_use
 from genrec.models import Architecture
 from training.examples import Collator, LastItemExamples
 
@@ -29,27 +30,34 @@ _BATCH = 8
 
 @dataclass(frozen=True, slots=True)
 class GradientProof:
-    """How many rows of item tokens got a gradient on either side of the model.
+    """How many rows of item tokens got a gradient on either side of the model, and what else got none.
 
     Attributes:
         rows: item tokens that some item uses.
         input_rows: of them, rows of the input embedding with a gradient.
         output_rows: of them, rows of the output head with a gradient.
+        silent_modules: modules that the model's plug-in adds and that got none.
     """
 
     rows: int
     input_rows: int
     output_rows: int
+    silent_modules: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return f"gradient proof: {self.input_rows}/{self.rows} input and {self.output_rows}/{self.rows} output rows"
 
     def require(self) -> None:
-        """Fail unless every row learns.
+        """Fail unless every row learns, and every module of a plug-in.
 
         Raises:
-            TrainingError: a row got no gradient.
+            TrainingError: a row or such a module got no gradient.
         """
+        if self.silent_modules:
+            raise TrainingError(
+                f"module {self.silent_modules[0]!r} of the plug-in got no gradient and would stay as it began; hand "
+                "every input of the model's forward on to its encoder."
+            )
         if min(self.input_rows, self.output_rows) < self.rows:
             raise TrainingError(
                 f"{self} of item tokens got a gradient; the others would stay as they were drawn. "
@@ -71,24 +79,42 @@ def proving_examples(encoder: HistoryEncoder, architecture: Architecture) -> Las
     return LastItemExamples(encoder, architecture, sequences, [len(sequence) - 1 for sequence in sequences])
 
 
-def prove_gradients(model: PreTrainedModel, encoder: HistoryEncoder, architecture: Architecture) -> GradientProof:
+def prove_gradients(
+    model: PreTrainedModel, encoder: HistoryEncoder, architecture: Architecture, inputs: ModelInputs = NO_INPUTS
+) -> GradientProof:
     """Backpropagate through histories and targets that use every item token; count the rows that receive something.
 
-    Gradients are cleared again. `model` is what will be trained, adapters and all.
+    Gradients are cleared again. `model` is what will be trained, adapters and all; `inputs` is what it takes beside ids
+    and mask.
     """
+    check_inputs(model, inputs)
+    collator = Collator(inputs)
     examples = proving_examples(encoder, architecture)
     was_training = model.training
     model.eval()  # dropout could hide a row
     model.zero_grad()
     device = next(model.parameters()).device
     for index in range(len(examples)):
-        batch = {name: tensor.to(device) for name, tensor in Collator()([examples[index]]).items()}
+        batch = {name: tensor.to(device) for name, tensor in collator([examples[index]]).items()}
         model(**batch).loss.backward()
     used = np.unique(encoder.paths)
     counts = [_rows_with_gradient(side(), used) for side in (model.get_input_embeddings, model.get_output_embeddings)]
+    silent = _silent_modules(model)
     model.zero_grad()
     model.train(was_training)
-    return GradientProof(len(used), *counts)
+    return GradientProof(len(used), counts[0], counts[1], silent)
+
+
+def _silent_modules(model: PreTrainedModel) -> tuple[str, ...]:
+    """Of what the model's plug-in adds, what got no gradient."""
+    plugin = plugin_in_use(model)
+    learning = [
+        name.split(".")
+        for name, parameter in model.named_parameters()
+        if parameter.grad is not None and bool(parameter.grad.any())
+    ]
+    added = () if plugin is None else plugin.trained_modules
+    return tuple(module for module in added if not any(module in path for path in learning))
 
 
 def _rows_with_gradient(module: Any, token_ids: npt.NDArray[np.int32]) -> int:  # noqa: ANN401  (a PEFT wrapper)
@@ -121,10 +147,17 @@ class Probe:
     logits: torch.Tensor
 
     @classmethod
-    def of(cls, model: nn.Module, encoder: HistoryEncoder, architecture: Architecture) -> "Probe":
-        """Ask `model`."""
+    def of(
+        cls,
+        model: PreTrainedModel,
+        encoder: HistoryEncoder,
+        architecture: Architecture,
+        extra: ModelInputs = NO_INPUTS,
+    ) -> "Probe":
+        """Ask `model`, plain or PEFT's; `extra` is what it takes beside ids and mask."""
+        check_inputs(model, extra)
         examples = proving_examples(encoder, architecture)
-        inputs = Collator()([examples[index] for index in range(len(examples))])
+        inputs = Collator(extra)([examples[index] for index in range(len(examples))])
         return cls(inputs, _logits(model, inputs))
 
     def save(self, file: Path) -> None:

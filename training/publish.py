@@ -11,14 +11,32 @@ from genrec.bundle import layout
 from genrec.errors import InputError
 
 
-def check_destination(destination: Path, sealed: Path, *, replace: bool) -> None:
+def check_destination(
+    destination: Path, sealed: Path, *, replace: bool, base: Path | None = None, work: Path | None = None
+) -> None:
     """Refuse a destination that is taken, before hours of training rather than after.
 
     A bundle that is the one in the work directory is no obstacle: then there may be nothing to do.
 
+    Args:
+        destination: Where the bundle is to go.
+        sealed: Where the run leaves it.
+        replace: Whether another bundle may be replaced.
+        base: The bundle that the run goes on from, which must outlive it.
+        work: The directory that the run writes in.
+
     Raises:
-        InputError: something else is there and may not be replaced.
+        InputError: something else is there and may not be replaced, or the base bundle would be written over.
     """
+    if base is not None and work is not None and base.resolve().is_relative_to(work.resolve()):
+        raise InputError(
+            f"{base} lies in {work}, which the run writes over; copy it elsewhere, or give another --work."
+        )
+    if base is not None and base.resolve() == destination.resolve():
+        raise InputError(
+            f"{destination} is the bundle that the run goes on from; give the new one a place of its own, so that "
+            "there is a way back."
+        )
     if not destination.exists():
         return
     if not (destination / layout.MANIFEST).is_file():

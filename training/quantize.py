@@ -4,21 +4,29 @@ Knows the files. How codes are made stands in ``quantize_*``, one class a method
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 
+from training.base import open_base
+from training.newcomers import quantize_newcomers
 from training.progress import Progress
-from training.quantize_collisions import collision_level, count_collisions, reassign_last_code
+from training.quantize_balanced import BalancedKMeans
+from training.quantize_collisions import Unique, count_collisions, make_unique
 from training.quantize_given import GivenQuantizer
-from training.quantize_health import clusters, level_health
-from training.quantize_kmeans import RandomCodes, ResidualKMeans
-from training.quantizer import CodeArray, Codes, ItemVectors, Quantizer
+from training.quantize_health import check_gates, clusters, level_health, prefix_health
+from training.quantize_kmeans import KMeansFit, RandomCodes, ResidualKMeans
+from training.quantize_neighbours import Pairs, following_pairs, nearest_pairs, sharing
+from training.quantize_plots import draw
+from training.quantize_product import ProductKMeans
+from training.quantize_rqvae import ResidualVae
+from training.quantizer import CODEBOOKS, DESCRIPTION, Codes, ItemVectors, Quantizer
 from training.recipe import Recipe
 from training.sequences import load_sequences
 from training.sources import find_files
@@ -32,40 +40,56 @@ def run(context: StageContext) -> None:
     Raises:
         DataError: The codes cannot be made or read, or too many items share theirs.
     """
+    base = open_base(context.recipe)
+    if base is not None:
+        quantize_newcomers(context, base)
+        return
     items = pq.read_table(context.inputs["prepare"] / "items.parquet")
     item_ids: list[str] = items["item_id"].to_pylist()
     vectors = load_file(context.inputs["embed"] / "vectors.safetensors")["vectors"]
-    popularity = load_sequences(context.inputs["prepare"]).training_counts()
-    made = make_quantizer(context.recipe, context.progress).quantize(ItemVectors(item_ids, vectors))
-    codes, sizes, notes = made.codes, list(made.sizes), list(made.notes)
-    before = count_collisions(codes)
-    if context.recipe.quantize.collisions == "reassign":
-        codes, moved = reassign_last_code(codes, vectors, made.codebooks)
-        notes.append(f"{moved:,} items were given another code of the last level, so as to share theirs with no other.")
-    left = count_collisions(codes)
-    level = collision_level(codes, popularity, item_ids)
-    if level is None:
-        notes.append("Semantic IDs are unique; no collision level was needed.")
-    else:
-        codes = np.concatenate([codes, level[:, None]], axis=1)
-        sizes.append(left.largest)
-        notes.append(
-            f"{left.items:,} items shared {left.groups:,} semantic IDs: a collision level of {left.largest} "
-            "codes was added; within a group the most popular item has code 0."
-        )
-    for note in notes:
+    sequences = load_sequences(context.inputs["prepare"])
+    popularity = sequences.training_counts()
+    described = ItemVectors(item_ids, vectors)
+    made = make_quantizer(context.recipe, context.progress).quantize(described)
+    unique = make_unique(made, context.recipe.quantize, described, popularity)
+    for note in (*made.notes, *unique.notes):
         context.progress.say(note)
-    _write(context, item_ids, codes, sizes, made, has_collision_level=level is not None)
+    _write(context, item_ids, unique, made)
+    seed = context.recipe.seed
+    pairs = {
+        "nearest": nearest_pairs(vectors, seed),
+        "following": following_pairs(sequences.training_sequences(), seed),
+    }
+    _report(context, made, unique, _titles(items), popularity, pairs)
+    check_gates(context.recipe.quantize.gates, made.codes, made.sizes, context.output / "report.md")
+
+
+def _report(
+    context: StageContext,
+    made: Codes,
+    unique: Unique,
+    titles: Sequence[str],
+    popularity: npt.NDArray[np.int64],
+    pairs: Mapping[str, Pairs | None],
+) -> None:
+    codes = unique.codes
+    levels, shared = level_health(codes, unique.sizes), sharing(made.codes, pairs, context.recipe.seed)
+    first = np.bincount(codes[:, 0], minlength=unique.sizes[0])
     facts = {
         "method": context.recipe.quantize.method,
-        "items": len(item_ids),
-        "levels": level_health(codes, sizes),
-        "collisions_before": asdict(before),
+        "items": len(codes),
+        "share_left_over": made.description.get("share_left_over", ""),
+        "levels": levels,
+        "prefixes": prefix_health(codes),
+        "pairs_that_share_codes": shared,
+        "collisions_before": asdict(count_collisions(made.codes)),
         "collisions_after": asdict(count_collisions(codes)),
-        "clusters_of_the_first_code": clusters(codes, _titles(items), popularity, depth=1),
-        "clusters_of_the_first_two_codes": clusters(codes, _titles(items), popularity, depth=2),
+        "items_of_first_codes": {"fullest_first": np.sort(first)[::-1].tolist()},
+        "clusters_of_the_first_code": clusters(codes, titles, popularity, depth=1),
+        "clusters_of_the_first_two_codes": clusters(made.codes, titles, popularity, depth=2),
+        "plots": draw(context.output, levels, first, shared),
     }
-    write_report(context.output, "Semantic IDs", facts, notes)
+    write_report(context.output, "Semantic IDs", facts, [*made.notes, *unique.notes])
 
 
 def make_quantizer(recipe: Recipe, progress: Progress) -> Quantizer:
@@ -76,7 +100,14 @@ def make_quantizer(recipe: Recipe, progress: Progress) -> Quantizer:
         return GivenQuantizer(section.given)
     if section.method == "random":
         return RandomCodes(sizes, recipe.seed)
-    return ResidualKMeans(sizes, recipe.seed, section.fit_items, section.iterations, section.restarts, progress)
+    fit = KMeansFit(recipe.seed, section.fit_items, section.iterations, section.restarts)
+    if section.balanced_kmeans is not None:
+        return BalancedKMeans(sizes, section.balanced_kmeans.slack, fit, progress)
+    if section.product is not None:
+        return ProductKMeans(sizes, section.product.rotate, fit, progress)
+    if section.rqvae is not None:
+        return ResidualVae(sizes=sizes, **section.rqvae.model_dump(), fit=fit, progress=progress)
+    return ResidualKMeans(sizes, fit, progress)
 
 
 def files_read(recipe: Recipe) -> Sequence[Path]:
@@ -87,29 +118,21 @@ def files_read(recipe: Recipe) -> Sequence[Path]:
     return [Path(given.path)] if given.path.endswith(".json") else find_files(given.path)
 
 
-def _write(
-    context: StageContext,
-    item_ids: Sequence[str],
-    codes: CodeArray,
-    sizes: Sequence[int],
-    made: Codes,
-    has_collision_level: bool,
-) -> None:
+def _write(context: StageContext, item_ids: Sequence[str], unique: Unique, made: Codes) -> None:
     columns: dict[str, pa.Array] = {"item_id": pa.array(item_ids, pa.string())}
-    for level in range(codes.shape[1]):
-        columns[f"code_{level}"] = pa.array(codes[:, level], pa.int32())
+    for level in range(unique.codes.shape[1]):
+        columns[f"code_{level}"] = pa.array(unique.codes[:, level], pa.int32())
     pq.write_table(pa.table(columns), context.output / "semantic_ids.parquet")
-    if made.codebooks:
-        books = {f"codebook_{level}": np.ascontiguousarray(book) for level, book in enumerate(made.codebooks)}
-        save_file(books, context.output / "codebooks.safetensors")
+    if made.codebooks is not None:
+        made.codebooks.save(context.output / CODEBOOKS)
     description = {
         "method": context.recipe.quantize.method,
-        "codebook_sizes": list(sizes),
-        "has_collision_level": has_collision_level,
+        "codebook_sizes": list(unique.sizes),
+        "has_collision_level": unique.has_collision_level,
         **made.description,
     }
     text = json.dumps(description, ensure_ascii=False)
-    (context.output / "quantizer.json").write_text(text + "\n", encoding="utf-8")
+    (context.output / DESCRIPTION).write_text(text + "\n", encoding="utf-8")
 
 
 def _titles(items: pa.Table) -> list[str]:
@@ -127,4 +150,6 @@ STAGE = Stage(
     section=lambda recipe: recipe.quantize,
     run=run,
     reads=files_read,
+    version=2,
+    reads_base=True,
 )

@@ -13,6 +13,7 @@ import numpy as np
 import polars as pl
 
 from genrec.errors import DataError, one_line
+from training.codebooks import fit_to_codes
 from training.columns import parse_id, parse_metadata
 from training.quantizer import CodeArray, Codes, ItemVectors
 from training.recipe_data import GivenCodes, MetadataColumn
@@ -62,7 +63,11 @@ class GivenQuantizer:
             "items_not_in_the_data": len(table) - len(rows),
             "original_codes": [values if values != list(range(len(values))) else None for values in originals],
         }
-        return Codes(codes, tuple(map(len, originals)), description, notes=notes)
+        sizes = tuple(map(len, originals))
+        if not items.vectors.shape[1]:
+            return Codes(codes, sizes, description, notes=notes)
+        # The file says nothing of items that come later; centroids of what its codes hold do.
+        return Codes(codes, sizes, description, fit_to_codes(items.vectors, codes, sizes), notes)
 
 
 def dense(rows: Sequence[Sequence[int | str]]) -> tuple[CodeArray, list[list[int | str]]]:

@@ -17,7 +17,18 @@ from pydantic_core import ErrorDetails
 
 from genrec.errors import RecipeError, one_line
 from training.recipe_data import Embed, Prepare, Quantize, Section
-from training.recipe_model import SMALL_LLAMA, BundleFacts, Evaluate, Finetune, Merge, Model, Pretrain, PromptText
+from training.recipe_model import (
+    SMALL_LLAMA,
+    TASK_TYPES,
+    Base,
+    BundleFacts,
+    Evaluate,
+    Finetune,
+    Merge,
+    Model,
+    Pretrain,
+    PromptText,
+)
 
 
 class Recipe(Section):
@@ -26,6 +37,7 @@ class Recipe(Section):
     Attributes:
         name: Of the bundle; letters, digits, dot, dash and underscore.
         seed: Of everything drawn at random.
+        base: A bundle to go on from.
         prepare: Data, filters, split.
         embed: Item vectors.
         quantize: Codes.
@@ -40,6 +52,7 @@ class Recipe(Section):
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 1
+    base: Base | None = None
     prepare: Prepare
     embed: Embed = Embed()
     quantize: Quantize = Quantize()
@@ -57,6 +70,27 @@ class Recipe(Section):
             fitting = getattr(self, name)
             if fitting is not None and fitting.examples == "window" and self.model.architecture != "causal":
                 raise ValueError(f'{name}.examples = "window" needs model.architecture = "causal"; use "last"')
+        return self
+
+    @model_validator(mode="after")
+    def _task_is_that_of_the_architecture(self) -> Self:
+        named, right = self.finetune.lora.task_type, TASK_TYPES[self.model.architecture]
+        if named not in (None, right):
+            raise ValueError(
+                f'finetune.lora.task_type = "{named}", but model.architecture = "{self.model.architecture}" means '
+                f'"{right}"; leave task_type out, or change one of them'
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _something_says_when_to_stop(self) -> Self:
+        for name in ("pretrain", "finetune"):
+            fitting = getattr(self, name)
+            if self.prepare.split == "none" and fitting is not None and fitting.stop_at_epoch is None:
+                raise ValueError(
+                    f'prepare.split = "none" leaves no validation to stop {name} by; use another split (and --refit for '
+                    f"a bundle of all interactions), or set {name}.stop_at_epoch"
+                )
         return self
 
     @model_validator(mode="after")

@@ -117,7 +117,7 @@ class Prepare(Section):
         missing_items: What to do with interactions of items that the items file lacks.
         keep_unseen_items: Keep items without any interaction. A model cannot learn them, so the default is no.
         split: `leave_one_out`: a user's last item is test, the one before validation. `time`: the newest shares of
-            all interactions.
+            all interactions. `none`: nothing is held out and nothing can be measured, as `--refit` wants it.
         validation_share: Share of interactions for validation, split `time` only.
         test_share: Share of interactions for test, split `time` only.
     """
@@ -131,7 +131,7 @@ class Prepare(Section):
     duplicates: Literal["keep", "first", "last"] = "keep"
     missing_items: Literal["error", "drop"] = "error"
     keep_unseen_items: bool = False
-    split: Literal["leave_one_out", "time"] = "leave_one_out"
+    split: Literal["leave_one_out", "time", "none"] = "leave_one_out"
     validation_share: Share = 0.1
     test_share: Share = 0.1
 
@@ -155,7 +155,7 @@ class TfidfPart(Section):
         columns: Metadata columns to read; not given, all text and list columns.
         dimensions: Of the reduced vectors, at most.
         max_words: Size of the word list, the most frequent words.
-        weight: Length of this part within the whole vector.
+        weight: How far this part spreads within the whole vector, beside the others.
     """
 
     columns: Strings | None = None
@@ -173,7 +173,7 @@ class EncoderPart(Section):
         columns: Metadata columns to read; not given, all text and list columns.
         batch_size: Items a forward pass.
         max_tokens: Longer texts are cut.
-        weight: Length of this part within the whole vector.
+        weight: How far this part spreads within the whole vector, beside the others.
     """
 
     model: Path
@@ -192,7 +192,7 @@ class GivenPart(Section):
         ids: Text file with one item id a line, in the order of the rows.
         item: Id column of the Parquet file.
         vector: List column of the Parquet file, or tensor of the safetensors file.
-        weight: Length of this part within the whole vector.
+        weight: How far this part spreads within the whole vector, beside the others.
     """
 
     path: Path
@@ -208,7 +208,7 @@ class CollaborativePart(Section):
     Attributes:
         window: Farthest distance of two items that count as together; a pair at distance d counts 1/d.
         dimensions: Of the reduced vectors, at most.
-        weight: Length of this part within the whole vector.
+        weight: How far this part spreads within the whole vector, beside the others.
     """
 
     window: Annotated[int, Field(ge=1, le=100)] = 5
@@ -221,7 +221,7 @@ PART_NAMES: tuple[PartName, ...] = ("tfidf", "encoder", "given", "collaborative"
 
 
 class Embed(Section):
-    """From items to vectors: the listed parts, each of unit length times its weight, side by side.
+    """From items to vectors: the listed parts side by side, each centred and spread by its weight.
 
     Attributes:
         parts: Which parts, in this order; none at all for codes that need no vectors.
@@ -266,34 +266,107 @@ class GivenCodes(Section):
     codes: Strings | None = None
 
 
+class BalancedKMeans(Section):
+    """k-means whose clusters are bounded in size.
+
+    Attributes:
+        slack: No code of a level has more items than this times an equal share.
+    """
+
+    slack: Annotated[float, Field(ge=1)] = 1.1
+
+
+class ProductQuantization(Section):
+    """k-means of parts of the vector, one part a level.
+
+    Attributes:
+        rotate: Turn the vectors first, so that all parts hold like shares of the variance and are uncorrelated; without
+            it the parts are consecutive dimensions.
+    """
+
+    rotate: bool = False
+
+
+class Rqvae(Section):
+    """A network that is trained to say with codes what the vectors are.
+
+    Attributes:
+        hidden: Widths of the encoder's layers; the decoder has the same in reverse.
+        latent: Dimensions of the centroids.
+        epochs: Passes over the items.
+        batch_size: Items a step.
+        learning_rate: Of AdamW.
+        commitment: Weight of the term that draws the encoder to its centroids.
+    """
+
+    hidden: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(strict=False)] = (256,)
+    latent: Dimensions = 64
+    epochs: Annotated[int, Field(ge=1)] = 100
+    batch_size: Annotated[int, Field(ge=1)] = 256
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    commitment: Annotated[float, Field(ge=0)] = 0.25
+
+
+class Gates(Section):
+    """What codes must reach; a run whose codes do not stops, before a model is trained on them.
+
+    Attributes:
+        min_utilisation: Least share of a level's codes in use, of those that the number of items allows.
+        min_entropy: Least entropy of a level's codes, as a share of the most possible.
+        max_first_code_share: Most items with one first code, as a share of all.
+        max_collision_share: Most items that share all codes before collisions are resolved, as a share of all.
+    """
+
+    min_utilisation: Annotated[float, Field(ge=0, le=1)] = 0.2
+    min_entropy: Annotated[float, Field(ge=0, le=1)] = 0.3
+    max_first_code_share: Annotated[float, Field(gt=0, le=1)] = 0.8
+    max_collision_share: Annotated[float, Field(ge=0, le=1)] = 1.0
+
+
+METHOD_TABLES = ("balanced_kmeans", "product", "rqvae")
+"""Methods with a table of their own, which has its defaults if it is not written."""
+
+
 class Quantize(Section):
     """From vectors to codes.
 
     Attributes:
-        method: `residual_kmeans`: k-means of what the levels before leave over. `random`: seeded. `given`: a file.
+        method: `residual_kmeans`: k-means of what the levels before leave over. `balanced_kmeans`: the same with
+            clusters of bounded size. `product`: k-means of parts of the vector. `rqvae`: a trained network. `random`:
+            seeded. `given`: a file.
         codebook_sizes: Codes a level, without the collision level; 64 and 64 if not given, none for `given`.
         collisions: Items that share all codes: `level` tells them apart by one more level; `reassign` first gives them
-            other codes of the last level, as near as can be, and adds a level only for what is left.
+            other codes of the last level, as near as can be, and adds a level only for what is left; `nearest` leaves
+            the most popular and gives each other the nearest free codes; `refuse` stops.
+        max_collision_codes: A collision level that would need more codes stops the run.
+        spare_codes: So many codes more than needed in a collision level, for items that come later.
         given: The file of the method `given`.
         fit_items: k-means is fitted on at most this many items, drawn by the seed; all of them are assigned.
         iterations: Of k-means, at most.
         restarts: Fits a level, the best is kept.
     """
 
-    method: Literal["residual_kmeans", "random", "given"] = "residual_kmeans"
+    method: Literal["residual_kmeans", "balanced_kmeans", "product", "rqvae", "random", "given"] = "residual_kmeans"
     codebook_sizes: Sizes | None = None
-    collisions: Literal["level", "reassign"] = "level"
+    collisions: Literal["level", "reassign", "nearest", "refuse"] = "level"
+    max_collision_codes: Annotated[int, Field(ge=2, le=65_536)] = 1024
+    spare_codes: Annotated[int, Field(ge=0, le=65_536)] = 4
     given: GivenCodes | None = None
     fit_items: Annotated[int, Field(ge=1)] = 200_000
     iterations: Annotated[int, Field(ge=1)] = 100
     restarts: Annotated[int, Field(ge=1)] = 3
+    balanced_kmeans: BalancedKMeans | None = None
+    product: ProductQuantization | None = None
+    rqvae: Rqvae | None = None
+    gates: Gates = Gates()
 
     @model_validator(mode="before")
     @classmethod
     def _made_codes_have_sizes(cls, table: Any) -> Any:  # noqa: ANN401  (whatever TOML holds)
         if not isinstance(table, dict) or table.get("method") == "given":
             return table
-        return {"codebook_sizes": (64, 64), **table}
+        own: dict[str, Any] = {table["method"]: {}} if table.get("method") in METHOD_TABLES else {}
+        return {"codebook_sizes": (64, 64), **own, **table}
 
     @model_validator(mode="after")
     def _table_matches_method(self) -> Self:
@@ -301,6 +374,11 @@ class Quantize(Section):
             raise ValueError('method = "given" and a table [quantize.given] with a path come together or not at all')
         if (self.method == "given") != (self.codebook_sizes is None):
             raise ValueError('codebook_sizes are read from the file when method = "given"; remove the key')
-        if self.collisions == "reassign" and self.method != "residual_kmeans":
-            raise ValueError('collisions = "reassign" needs centroids to measure by; use "level" with this method')
+        if self.collisions in ("reassign", "nearest") and self.method in ("random", "given"):
+            raise ValueError(
+                f'collisions = "{self.collisions}" needs centroids to measure by; use "level" with this method'
+            )
+        for name in METHOD_TABLES:
+            if getattr(self, name) is not None and self.method != name:
+                raise ValueError(f'[quantize.{name}] is set but method is "{self.method}"; change one of them')
         return self

@@ -56,6 +56,26 @@ def by_time(interactions: Interactions, validation_share: float, test_share: flo
     return split
 
 
+def all_training(interactions: Interactions) -> Split:
+    """Nothing is held out."""
+    return np.full(len(interactions), TRAIN, dtype=np.int8)
+
+
+def seen_is_training(interactions: Interactions, split: Split, seen_until_ms: int) -> Split:
+    """The same with everything up to a time as training: a base bundle that was trained on all of it is no judge of it.
+
+    Raises:
+        DataError: Nothing newer is left to test on.
+    """
+    newer = np.where(interactions.time <= seen_until_ms, np.int8(TRAIN), split)
+    if (split == TEST).any() and not (newer == TEST).any():
+        raise DataError(
+            "the base bundle was trained on all interactions up to the newest of these, so there is nothing to test "
+            "on; give newer data, or a base bundle that was not refitted."
+        )
+    return newer
+
+
 def check_no_leak(user: npt.NDArray[np.integer], position: npt.NDArray[np.integer], split: Split) -> None:
     """Prove that within each user training comes before validation and validation before test.
 

@@ -32,6 +32,10 @@ def _no_files(_: Recipe) -> Sequence[Path]:
     return ()
 
 
+def _no_objection(_: Recipe) -> None:
+    pass
+
+
 @dataclass(frozen=True, slots=True)
 class Stage:
     """A named step.
@@ -45,9 +49,11 @@ class Stage:
         section: The part of the recipe it reads: a section, or a tuple or mapping of sections; `None` for no part.
         run: Fills ``context.output``.
         reads: Files or directories outside the work directory whose content it reads.
+        check: Refuses a recipe that `run` could not follow; asked before any stage runs.
         version: Raised when the code makes something else of the same inputs.
         resumable: Whether `run` can go on from what a killed run of the same key left in the output directory.
         every_rank: Whether all processes of a launcher run it together; otherwise rank 0 does while the others wait.
+        reads_base: Whether it reads the bundle that the recipe's section `base` names.
     """
 
     name: str
@@ -55,6 +61,8 @@ class Stage:
     section: Callable[[Recipe], object]
     run: Callable[[StageContext], None]
     reads: Callable[[Recipe], Sequence[Path]] = _no_files
+    check: Callable[[Recipe], None] = _no_objection
     version: int = 1
     resumable: bool = False
     every_rank: bool = False
+    reads_base: bool = False

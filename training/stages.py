@@ -1,9 +1,12 @@
 """The stages of training in their order. The pipeline and the commands read this list and nothing else."""
 
+import dataclasses
 from typing import Final
 
 from training import (
     assemble,
+    baseline_ranks,
+    churn,
     embed,
     evaluate,
     finetune,
@@ -14,6 +17,7 @@ from training import (
     seal,
     vocabulary,
 )
+from training.recipe import Recipe
 from training.stage import Stage
 
 STAGES: Final[tuple[Stage, ...]] = (
@@ -25,6 +29,15 @@ STAGES: Final[tuple[Stage, ...]] = (
     finetune.STAGE,
     merge.STAGE,
     assemble.STAGE,
+    baseline_ranks.STAGE,
     evaluate.STAGE,
     seal.STAGE,
 )
+
+
+def stages_of(recipe: Recipe) -> tuple[Stage, ...]:
+    """The stages of a recipe. One that goes on from a bundle also says what changes for users."""
+    if recipe.base is None:
+        return STAGES
+    *before, last = STAGES
+    return (*before, churn.STAGE, dataclasses.replace(last, needs=(*last.needs, churn.STAGE.name)))

@@ -4,6 +4,7 @@ Reads the codebook sizes; writes a base model with its tokenizer, and which toke
 """
 
 import json
+from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -24,9 +25,16 @@ from transformers import (
     set_seed,
 )
 
+from genrec.bundle import layout, load_bundle
+from genrec.checkpoint import read_texts
 from genrec.errors import DataError, InputError, RecipeError, one_line
-from genrec.item_tokens import ItemTokens, spell_all
-from genrec.models import Architecture, load_model
+from genrec.item_tokens import ItemTokens, spell, spell_all
+from genrec.models import Architecture, load_model, load_tokenizer, plugin_of
+from training.base import BaseBundle, open_base
+from training.gguf import load_gguf
+from training.model_check import check_model
+from training.plugin_base import know_config, know_family, read_as_plugin
+from training.recipe import Recipe
 from training.recipe_model import Model, PromptText
 from training.stage import Stage, StageContext
 
@@ -38,13 +46,16 @@ _OLD_CONFIG_KEYS = ("rope_theta",)  # read by config classes that do not keep it
 def run(context: StageContext) -> None:
     """`quantize` -> ``model/`` and ``item_tokens.json``."""
     sizes = codebook_sizes(context.inputs["quantize"])
-    recipe = context.recipe
+    recipe, bundle = context.recipe, open_base(context.recipe)
     set_seed(recipe.seed)
-    base, tokenizer = load_base(recipe.model)
-    new_rows = extend(base, tokenizer, sizes)
-    if recipe.model.checkpoint is not None:
-        spread(base, new_rows)
-    tokens = read_item_tokens_of(tokenizer, sizes)
+    if bundle is not None:
+        base, tokenizer, tokens = grown(bundle, sizes)
+    else:
+        base, tokenizer = load_base(recipe.model)
+        new_rows = extend(base, tokenizer, sizes)
+        if recipe.model.checkpoint is not None:
+            spread(base, new_rows)
+        tokens = read_item_tokens_of(tokenizer, sizes)
     prompt_ids(tokenizer, recipe.prompt)  # a prompt token that does not exist shows now, not after training
     base.config.use_cache = False  # while training; the merged model has it on again
     save_checkpoint(base, tokenizer, context.output / "model")
@@ -55,6 +66,12 @@ def run(context: StageContext) -> None:
         f"vocabulary: {len(tokenizer) - sum(sizes):,} base + {sum(sizes):,} item tokens, {rows:,} rows, "
         f"{base.num_parameters() / 1e6:.2f} M parameters, input and output {tied}"
     )
+
+
+def files_read(recipe: Recipe) -> Sequence[Path]:
+    """The base model, where it is on this machine; a hub id is taken by its name."""
+    checkpoint = Path(recipe.model.checkpoint or "")
+    return [checkpoint] if recipe.model.checkpoint and checkpoint.exists() else []
 
 
 def codebook_sizes(quantize: Path) -> tuple[int, ...]:
@@ -78,19 +95,25 @@ def load_base(model: Model) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The model and tokenizer that items are added to.
 
     Raises:
-        InputError: the checkpoint is not there.
-        RecipeError: the config cannot be built.
+        InputError: the checkpoint is not there, or is not of the family that the recipe reads it as.
+        RecipeError: the config cannot be built, or names a plug-in that is not installed.
     """
+    if model.gguf_file is not None:
+        return load_gguf(model.gguf_file)
     if model.checkpoint is not None:
         auto = AutoModelForSeq2SeqLM if model.architecture == "seq2seq" else AutoModelForCausalLM
         try:
+            know_family(model.checkpoint)
             tokenizer = AutoTokenizer.from_pretrained(model.checkpoint, trust_remote_code=False)
+            if model.plugin is not None:
+                return read_as_plugin(model), tokenizer
             base = auto.from_pretrained(
                 model.checkpoint, dtype=torch.float32, trust_remote_code=False, use_safetensors=True
             )
         except (OSError, ValueError) as error:
             raise InputError(f"model.checkpoint {model.checkpoint!r} cannot be loaded: {one_line(error)}") from error
         return base, tokenizer
+    know_config(model)
     tokenizer = bare_tokenizer()
     return _from_config(model, tokenizer), tokenizer
 
@@ -143,6 +166,16 @@ def decoder_prefix(model: Path, architecture: Architecture) -> tuple[int, ...]:
     return (int(start),)
 
 
+def input_names(model: Path) -> tuple[str, ...]:
+    """What the model of a checkpoint takes beside ids and mask.
+
+    Raises:
+        BundleError: nothing installed has its family.
+    """
+    plugin = plugin_of(read_texts(model))
+    return () if plugin is None else plugin.inputs
+
+
 def bare_tokenizer() -> PreTrainedTokenizerFast:
     """A tokenizer that knows special tokens only: the base of a model from scratch."""
     words = {token: index for index, token in enumerate((PAD, END, UNKNOWN, START))}
@@ -153,8 +186,31 @@ def bare_tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
+def grown(bundle: BaseBundle, sizes: tuple[int, ...]) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, ItemTokens]:
+    """The model and tokenizer of a bundle, which have its item tokens already; codes that it had not get theirs here.
+
+    Raises:
+        BundleError: the bundle does not pass the checks of a load.
+        DataError: as `add_item_tokens`.
+    """
+    model: PreTrainedModel = load_bundle(bundle.path, dtype="float32").model
+    tokenizer = load_tokenizer(bundle.path / layout.MODEL)
+    had = bundle.manifest.item_token_ids
+    spelled = [[spell(level, code) for code in range(len(had[level]), size)] for level, size in enumerate(sizes)]
+    new = [token for tokens in spelled for token in tokens]
+    if new:
+        spread(model, add_item_tokens(model, tokenizer, new))
+    ids = [(*before, *tokenizer.convert_tokens_to_ids(tokens)) for before, tokens in zip(had, spelled, strict=True)]
+    return model, tokenizer, ItemTokens(tuple(ids))
+
+
 def extend(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, sizes: tuple[int, ...]) -> slice:
-    """Add every item token to the tokenizer and give it a row in the model; embeddings only ever grow.
+    """Add every item token of these codebooks, as `add_item_tokens` does."""
+    return add_item_tokens(model, tokenizer, spell_all(sizes))
+
+
+def add_item_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, tokens: list[str]) -> slice:
+    """Add item tokens to the tokenizer and give each a row in the model; embeddings only ever grow.
 
     Returns:
         The rows of the new tokens.
@@ -162,7 +218,6 @@ def extend(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, sizes: tu
     Raises:
         DataError: an item token is in the base vocabulary already, or cannot have an id of its own.
     """
-    tokens = spell_all(sizes)
     known = tokenizer.get_vocab()
     clashes = [token for token in tokens if token in known]
     if clashes:
@@ -233,7 +288,12 @@ def generation_ids(config: PreTrainedConfig) -> GenerationConfig:
 
 
 def save_checkpoint(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, path: Path) -> None:
-    """Model and tokenizer in Hugging Face layout, safetensors, without a chat template."""
+    """Model and tokenizer in Hugging Face layout, safetensors, without a chat template.
+
+    The config says whether input and output are tied as they are: version 5 of transformers reads "tied" for every T5,
+    and version 4 would then overwrite the head of v1.1.
+    """
+    model.config.tie_word_embeddings = is_tied(model)
     model.save_pretrained(path)
     tokenizer.chat_template = None
     tokenizer.save_pretrained(path)
@@ -244,4 +304,7 @@ STAGE = Stage(
     needs=("quantize",),
     section=lambda recipe: {"model": recipe.model, "prompt": recipe.prompt},
     run=run,
+    check=check_model,
+    reads=files_read,
+    reads_base=True,
 )

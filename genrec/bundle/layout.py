@@ -21,6 +21,8 @@ GOLDEN = "golden.jsonl"
 CARD = "README.md"
 
 _HASH_BLOCK = 1 << 20  # bytes read at a time
+# Two file systems, one that has no hard links, a file of another user's, too many names already.
+_NOT_LINKED = {errno.EXDEV, errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 _LONGEST_NAME_SHOWN = 200
 
 
@@ -98,6 +100,19 @@ def sync_tree(root: Path) -> None:
     for path in sorted(root.rglob("*")):
         sync(path)
     sync(root)
+
+
+def link_or_copy(source: str | Path, target: str | Path) -> None:
+    """Let `target` be the same file as `source`; the same bytes where one file cannot have both names.
+
+    For files that nobody writes to any more: whoever did would write to both.
+    """
+    try:
+        os.link(source, target)
+    except OSError as error:
+        if error.errno not in _NOT_LINKED:
+            raise
+        shutil.copyfile(source, target)
 
 
 def replace_directory(source: Path, target: Path) -> None:

@@ -12,11 +12,12 @@ from transformers import PreTrainedModel
 from genrec.bundle import layout
 from genrec.bundle.contents import Contents, read_draft, read_sealed
 from genrec.bundle.manifest import DRAFT, Manifest, check_version, read_manifest
-from genrec.bundle.verify import check_item_trie, check_tokens, open_id_trie
+from genrec.bundle.verify import check_item_trie, check_model_inputs, check_tokens, open_id_trie
 from genrec.errors import BundleError, DataError, one_line
 from genrec.history import HistoryEncoder
 from genrec.item_tokens import ItemTokens
-from genrec.models import build_model, build_tokenizer, resolve_device, resolve_dtype
+from genrec.model_inputs import ModelInputs
+from genrec.models import build_model, build_tokenizer, plugin_of, resolve_device, resolve_dtype
 from genrec.semantic_id import Catalog, first_unordered
 from genrec.trie import ItemTrie
 
@@ -32,6 +33,7 @@ class Bundle:
         trie: the same as a trie; leaf = row.
         encoder: item rows -> input ids.
         model: the merged model, on its device, in eval mode.
+        model_inputs: what it takes beside ids and mask.
         dtype: what the weights were loaded as.
         golden: the content of golden.jsonl, None in a draft.
     """
@@ -42,6 +44,7 @@ class Bundle:
     trie: ItemTrie
     encoder: HistoryEncoder
     model: PreTrainedModel
+    model_inputs: ModelInputs
     dtype: str
     golden: bytes | None
 
@@ -143,10 +146,6 @@ def _resolve(manifest: Manifest, device: str, dtype: str) -> tuple[str, str]:
 
 
 def _make(root: Path, manifest: Manifest, contents: Contents, *, device: str, dtype: str) -> Bundle:
-    if manifest.model_inputs:
-        raise BundleError(
-            f"the model takes the extra inputs {list(manifest.model_inputs)}, and no installed plug-in fills them."
-        )
     tokens = manifest.item_tokens
     catalog = read_catalog(contents.file(layout.ITEMS), tokens)
     paths = tokens.paths(catalog.codes)
@@ -156,6 +155,7 @@ def _make(root: Path, manifest: Manifest, contents: Contents, *, device: str, dt
     checkpoint = contents.checkpoint
     checkpoint.check_texts()
     model = build_model(checkpoint, manifest.architecture, device=device, dtype=dtype)
+    inputs = check_model_inputs(manifest, tokens, plugin_of(checkpoint))
     check_tokens(manifest, tokens, model, build_tokenizer(checkpoint))
     encoder = HistoryEncoder(manifest.prompt.prompt, paths)
-    return Bundle(root, manifest, catalog, trie, encoder, model, dtype, contents.files.get(layout.GOLDEN))
+    return Bundle(root, manifest, catalog, trie, encoder, model, inputs, dtype, contents.files.get(layout.GOLDEN))

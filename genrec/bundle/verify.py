@@ -9,6 +9,8 @@ from genrec.bundle import layout
 from genrec.bundle.manifest import Manifest
 from genrec.errors import BundleError, DataError, one_line
 from genrec.item_tokens import ItemTokens
+from genrec.model_inputs import NO_INPUTS, ModelInputs
+from genrec.model_plugin import ModelPlugin
 from genrec.models import embedding_rows, special_ids
 from genrec.semantic_id import Catalog, id_trie_agrees
 from genrec.trie import ItemTrie
@@ -45,6 +47,22 @@ def check_tokens(
         raise BundleError(f"{layout.MANIFEST} has prompt token id {max(others)}, beyond the {rows} embedding rows.")
     if bool(manifest.decoder_prefix_ids) != (manifest.architecture == "seq2seq"):
         raise BundleError(f"{layout.MANIFEST}: decoder_prefix_ids must be given for seq2seq and be empty for causal.")
+
+
+def check_model_inputs(manifest: Manifest, tokens: ItemTokens, plugin: ModelPlugin | None) -> ModelInputs:
+    """What the model takes beside ids and mask: what its plug-in fills is what it was trained with.
+
+    Raises:
+        BundleError: the manifest names other inputs than the plug-in.
+    """
+    inputs = NO_INPUTS if plugin is None else plugin.model_inputs(tokens)
+    if set(inputs.names) != set(manifest.model_inputs):
+        of_its_type = "a model of its type takes" if plugin is None else f"the installed {plugin.model_type!r} fills"
+        raise BundleError(
+            f"{layout.MANIFEST} says that the model takes the extra inputs {list(manifest.model_inputs)}, but "
+            f"{of_its_type} {list(inputs.names)}; serve it with the plug-in that it was trained with."
+        )
+    return inputs
 
 
 def check_item_trie(content: bytes, trie: ItemTrie) -> None:

@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,8 +16,19 @@ from genrec.errors import BundleError
 from genrec.semantic_id import Catalog
 from genrec.trie import ItemTrie, sort_order
 
+Copy = Callable[[str, str], object]
+"""Makes of a file at one path the same at another."""
 
-def write_draft(root: Path, manifest: Manifest, catalog: Catalog, model: Path, quantizer: Path | None = None) -> None:
+
+def write_draft(
+    root: Path,
+    manifest: Manifest,
+    catalog: Catalog,
+    model: Path,
+    quantizer: Path | None = None,
+    *,
+    copy: Copy = shutil.copy2,
+) -> None:
     """Write everything of a bundle that is known before it was evaluated, into the empty directory `root`.
 
     Args:
@@ -26,6 +37,7 @@ def write_draft(root: Path, manifest: Manifest, catalog: Catalog, model: Path, q
         catalog: the items in any order; they are sorted by token path here.
         model: a directory in Hugging Face layout with tokenizer, copied.
         quantizer: codebooks and the embedder's description, copied if given.
+        copy: how the model's files are; `layout.link_or_copy` where they are those of a sealed bundle.
 
     Raises:
         BundleError: the manifest's item tokens contradict each other.
@@ -34,7 +46,7 @@ def write_draft(root: Path, manifest: Manifest, catalog: Catalog, model: Path, q
     paths = manifest.item_tokens.paths(catalog.codes)
     order = sort_order(paths)
     catalog, paths = catalog.take(order), paths[order]
-    shutil.copytree(model, root / layout.MODEL, dirs_exist_ok=True)
+    shutil.copytree(model, root / layout.MODEL, dirs_exist_ok=True, copy_function=copy)
     if quantizer is not None:
         shutil.copytree(quantizer, root / "quantizer", dirs_exist_ok=True)
     (root / layout.ITEMS).parent.mkdir(parents=True, exist_ok=True)
@@ -74,6 +86,7 @@ def seal(
     extra: Mapping[str, Path | str],
     golden: Golden,
     replace: bool = False,
+    copy: Copy = shutil.copyfile,
 ) -> Manifest:
     """Make a bundle of a draft: copied beside `target`, synced, the manifest written last, renamed into place.
 
@@ -83,6 +96,8 @@ def seal(
         extra: path within the bundle -> a file or directory to copy, or text to write (golden answers, card, metrics).
         golden: how closely golden.jsonl must be met.
         replace: whether a bundle in `target` may be replaced; it stands until the new one is complete.
+        copy: how the draft's files are. Contents alone unless another is given: weights are saved readable by their
+            owner only, and another user may be the one who serves.
 
     Returns:
         The manifest with its version.
@@ -96,9 +111,8 @@ def seal(
     if beside.exists():
         shutil.rmtree(beside)
     try:
-        # Contents alone: weights are saved readable by their owner only, and another user may be the one who serves.
         left_out = shutil.ignore_patterns(layout.DRAFT_MANIFEST)
-        shutil.copytree(draft, beside, ignore=left_out, copy_function=shutil.copyfile)
+        shutil.copytree(draft, beside, ignore=left_out, copy_function=copy)
         for name, content in extra.items():
             _put(beside / name, content)
         manifest = read_manifest(draft / layout.DRAFT_MANIFEST).model_copy(update={"golden": golden})

@@ -12,6 +12,7 @@ from genrec.decoding.generate import GenerateEngine
 from genrec.decoding.graphs import graphs_for
 from genrec.decoding.limits import LimitTables
 from genrec.errors import InputError
+from genrec.model_inputs import NO_INPUTS, ModelInputs
 from genrec.trie import ItemTrie
 
 ENGINES = ("beam", "generate")
@@ -35,6 +36,7 @@ def make_engine(
     decoder_prefix_ids: Sequence[int],
     length_penalty: float,
     longest_prompt: int,
+    inputs: ModelInputs = NO_INPUTS,
 ) -> Engine:
     """The engine of that name; auto is beam wherever the model can be read by it.
 
@@ -45,6 +47,7 @@ def make_engine(
         decoder_prefix_ids: what the decoder starts with; empty for a decoder-only model.
         length_penalty: a score is divided by ``L ** length_penalty``.
         longest_prompt: the most tokens a prompt can have.
+        inputs: what the model takes beside ids and mask.
 
     Raises:
         InputError: there is no such engine, or beam was asked for and cannot read this model.
@@ -53,7 +56,7 @@ def make_engine(
     if name != "generate":
         on_device = DeviceTrie.of(trie, model.device)
         longest = longest_prompt + trie.num_levels
-        decoder = decoder_of(model, decoder_prefix_ids, on_device.tokens, longest)
+        decoder = decoder_of(model, decoder_prefix_ids, on_device.tokens, longest, inputs)
         if decoder is not None:
             tables = LimitTables(trie, model.device)
             return BeamEngine(decoder, on_device, tables, model.device, length_penalty, graphs_for(model.device))
@@ -62,4 +65,4 @@ def make_engine(
                 f"engine 'beam' cannot read a model of type {model.config.model_type!r} with these prompts; "
                 "use --engine generate, or auto."
             )
-    return GenerateEngine(model, trie, tuple(decoder_prefix_ids), length_penalty)
+    return GenerateEngine(model, trie, tuple(decoder_prefix_ids), length_penalty, inputs)

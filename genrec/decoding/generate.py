@@ -18,6 +18,8 @@ from genrec.decoding.padding import pad_prompts
 from genrec.decoding.scoring import path_distributions
 from genrec.decoding.steps import ModelSteps
 from genrec.errors import EngineError, IllegalBeam, InvalidOutput
+from genrec.model_inputs import NO_INPUTS, ModelInputs
+from genrec.model_plugin import check_inputs
 from genrec.trie import ItemTrie
 
 # `generate` starts all beams but the first at -1e9, so that copies of one prefix lose; a summed log-probability that
@@ -36,12 +38,17 @@ class GenerateEngine:
         trie: the items that exist.
         decoder_prefix_ids: what the decoder starts with; empty for a decoder-only model.
         length_penalty: a score is divided by ``L ** length_penalty``.
+        inputs: what the model takes beside ids and mask.
     """
 
     model: PreTrainedModel
     trie: ItemTrie
     decoder_prefix_ids: tuple[int, ...]
     length_penalty: float
+    inputs: ModelInputs = NO_INPUTS
+
+    def __post_init__(self) -> None:
+        check_inputs(self.model, self.inputs)
 
     @property
     def name(self) -> str:
@@ -55,6 +62,7 @@ class GenerateEngine:
         prompts = pad_prompts([query.prompt for query in queries], left=not encoder_decoder, device=self.model.device)
         start = len(self.decoder_prefix_ids) if encoder_decoder else prompts.ids.shape[1]
         inputs: dict[str, Any] = {"input_ids": prompts.ids, "attention_mask": prompts.mask}
+        inputs |= self.inputs(prompts.ids, prompts.mask)
         if encoder_decoder:
             prefix = torch.tensor([self.decoder_prefix_ids], device=self.model.device)
             inputs["decoder_input_ids"] = prefix.expand(len(queries), -1)
@@ -83,7 +91,8 @@ class GenerateEngine:
         for start in range(0, len(rows), _SCORED_AT_ONCE):
             part = slice(start, start + _SCORED_AT_ONCE)
             given = [query.prompt] * len(paths[part])
-            log_probs = path_distributions(self.model, given, paths[part].tolist(), self.decoder_prefix_ids)
+            part_of = paths[part].tolist()
+            log_probs = path_distributions(self.model, given, part_of, self.decoder_prefix_ids, self.inputs)
             found = log_probs.double().cpu().numpy()
             levels = np.arange(self.trie.num_levels)
             sums[part] = [float(one[levels, path].sum()) for one, path in zip(found, paths[part], strict=True)]
@@ -96,7 +105,7 @@ class GenerateEngine:
 
     def steps(self, query: Query, num_beams: int) -> ModelSteps:
         """See `Engine.steps`."""
-        return ModelSteps(self.model, query.prompt, self.decoder_prefix_ids)
+        return ModelSteps(self.model, query.prompt, self.decoder_prefix_ids, self.inputs)
 
     @property
     def _divisor(self) -> float:

@@ -9,6 +9,8 @@ import torch
 from transformers import PreTrainedModel
 
 from genrec.decoding.padding import pad_prompts
+from genrec.model_inputs import NO_INPUTS, ModelInputs
+from genrec.model_plugin import check_inputs
 
 
 @torch.inference_mode()
@@ -17,17 +19,18 @@ def path_log_probs(
     prompts: Sequence[Sequence[int]],
     paths: Sequence[Sequence[int]],
     decoder_prefix_ids: Sequence[int],
+    inputs: ModelInputs = NO_INPUTS,
 ) -> torch.Tensor:
     """Log-probability of each token of `paths[i]` after `prompts[i]`, over the full vocabulary.
 
     Args:
-        model, prompts, paths, decoder_prefix_ids: as `path_distributions`.
+        model, prompts, paths, decoder_prefix_ids, inputs: as `path_distributions`.
 
     Returns:
         ``(R, L)`` float32, nats. ``.sum(1) / L ** length_penalty`` is the score.
     """
     targets = torch.tensor(paths, dtype=torch.int64, device=model.device)
-    log_probs = path_distributions(model, prompts, paths, decoder_prefix_ids)
+    log_probs = path_distributions(model, prompts, paths, decoder_prefix_ids, inputs)
     found: torch.Tensor = log_probs.gather(2, targets[:, :, None]).squeeze(2)
     return found
 
@@ -38,6 +41,7 @@ def path_distributions(
     prompts: Sequence[Sequence[int]],
     paths: Sequence[Sequence[int]],
     decoder_prefix_ids: Sequence[int],
+    inputs: ModelInputs = NO_INPUTS,
 ) -> torch.Tensor:
     """The model's distribution before each token of `paths[i]` after `prompts[i]`.
 
@@ -46,17 +50,23 @@ def path_distributions(
         prompts: R prompts.
         paths: R token paths of L tokens each.
         decoder_prefix_ids: what the decoder starts with; unused by a decoder-only model.
+        inputs: what the model takes beside ids and mask.
 
     Returns:
         ``(R, L, V)`` float32 log-probabilities, nats.
+
+    Raises:
+        EngineError: the model takes other inputs than these.
     """
+    check_inputs(model, inputs)
     targets = torch.tensor(paths, dtype=torch.int64, device=model.device)  # (R, L)
     num_levels = targets.shape[1]
     if model.config.is_encoder_decoder:
         padded = pad_prompts(prompts, left=False, device=model.device)
         prefix = torch.tensor([list(decoder_prefix_ids)], device=model.device).expand(len(paths), -1)
         decoder_ids = torch.cat([prefix, targets[:, :-1]], dim=1)
-        logits = model(input_ids=padded.ids, attention_mask=padded.mask, decoder_input_ids=decoder_ids).logits
+        extra = inputs(padded.ids, padded.mask)
+        logits = model(input_ids=padded.ids, attention_mask=padded.mask, decoder_input_ids=decoder_ids, **extra).logits
         logits = logits[:, -num_levels:]
     else:
         # Padded on the right: causal attention never sees the padding, and positions count from the first token.

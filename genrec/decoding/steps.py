@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 from genrec.decoding.decoder import Decoder
 from genrec.decoding.padding import pad_prompts
 from genrec.decoding.scoring import path_distributions
+from genrec.model_inputs import NO_INPUTS, ModelInputs
 
 Tokens = npt.NDArray[np.integer]
 
@@ -70,17 +71,25 @@ class DecoderSteps:
 class ModelSteps:
     """`genrec.decoding.engine.Steps` by any model: every prefix is fed whole, prompt and all, each time."""
 
-    def __init__(self, model: PreTrainedModel, prompt: Sequence[int], decoder_prefix_ids: Sequence[int]) -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        prompt: Sequence[int],
+        decoder_prefix_ids: Sequence[int],
+        inputs: ModelInputs = NO_INPUTS,
+    ) -> None:
         """Nothing is computed before it is asked for.
 
         Args:
             model: in eval mode.
             prompt: token ids of the history.
             decoder_prefix_ids: what the decoder starts with; unused by a decoder-only model.
+            inputs: what the model takes beside ids and mask.
         """
         self._model = model
         self._prompt = prompt
         self._decoder_prefix_ids = decoder_prefix_ids
+        self._inputs = inputs
         self._prefixes: list[list[int]] = [[]]
 
     def log_probs(self, tokens: Tokens) -> npt.NDArray[np.float32]:
@@ -90,7 +99,8 @@ class ModelSteps:
         for start in range(0, len(self._prefixes), _READ_AT_ONCE):
             # The last token of a path is predicted and never read, so any will do.
             paths = [[*prefix, 0] for prefix in self._prefixes[start : start + _READ_AT_ONCE]]
-            read = path_distributions(self._model, [self._prompt] * len(paths), paths, self._decoder_prefix_ids)
+            prompts = [self._prompt] * len(paths)
+            read = path_distributions(self._model, prompts, paths, self._decoder_prefix_ids, self._inputs)
             found.append(read[:, -1].index_select(1, columns).cpu().numpy())
         return np.concatenate(found)
 

@@ -13,24 +13,32 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, T5ForConditionalGeneration
+from transformers.models.t5.modeling_t5 import T5Stack
 
 from genrec.decoding.beam_cache import BeamCache
 from genrec.decoding.head import Head
 from genrec.decoding.linear import Activation, linear
 from genrec.decoding.padding import Padded
 from genrec.decoding.rms_norm import RmsNorm
+from genrec.model_inputs import NO_INPUTS, ModelInputs
 
 _ACTIVATIONS: dict[str, Activation] = {"relu": "relu", "gelu": "gelu", "gelu_new": "gelu_tanh", "silu": "silu"}
 
 
 def reads(model: PreTrainedModel) -> bool:
-    """Whether this decoder does what the model does: T5 with a known activation.
+    """Whether this decoder can do what the model does: T5, or a subclass of it, with a known activation.
 
     In float16 transformers keeps one product of each layer in float32 and clamps what overflows; this decoder does not.
     """
-    config: Any = model.config
-    return bool(config.model_type == "t5" and config.dense_act_fn in _ACTIVATIONS and model.dtype != torch.float16)
+    if not isinstance(model, T5ForConditionalGeneration) or type(model.decoder) is not T5Stack:
+        return False
+    return model.config.dense_act_fn in _ACTIVATIONS and model.dtype != torch.float16
+
+
+def is_plain(model: PreTrainedModel) -> bool:
+    """Whether the model is T5 itself. What a subclass does after its decoder nobody knows; it has to prove itself."""
+    return type(model) is T5ForConditionalGeneration
 
 
 @dataclass
@@ -88,39 +96,82 @@ class _CrossAttention:
         self.out = linear(layer.EncDecAttention.o)
 
 
+class _StackedEncoder:
+    """T5's encoder, its weights stacked and packed."""
+
+    def __init__(self, encoder: Any) -> None:
+        config = encoder.config
+        self._num_heads, self._head_size = config.num_heads, config.d_kv
+        self._embed = encoder.embed_tokens.weight.detach()
+        self._bias = _PositionBias(encoder.block[0].layer[0].SelfAttention, bidirectional=True)
+        self._layers = [(_SelfAttention(b.layer[0]), _FeedForward(b.layer[1], config)) for b in encoder.block]
+        self.norm = RmsNorm(encoder.final_layer_norm)
+
+    def __call__(self, prompts: Padded, padding: Tensor | None) -> Tensor:
+        rows, length = prompts.ids.shape
+        hidden = F.embedding(prompts.ids.flatten(), self._embed)
+        mask = self._bias.square(length) if padding is None else self._bias.square(length) + padding
+        for attention, feed_forward in self._layers:
+            qkv = attention.qkv(attention.norm(hidden)).view(rows, length, 3, self._num_heads, self._head_size)
+            queries, keys, values = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+            hidden = feed_forward(attention.out.plus(_attend(queries, keys, values, mask), hidden))
+        return self.norm(hidden)
+
+
+class _OwnEncoder:
+    """The encoder of a subclass, through its own `forward`, with the inputs that it takes."""
+
+    norm = None  # nothing of it is left over
+
+    def __init__(self, encoder: Any, inputs: ModelInputs) -> None:
+        self._encoder = encoder
+        self._inputs = inputs
+
+    def __call__(self, prompts: Padded, padding: Tensor | None) -> Tensor:
+        extra = self._inputs(prompts.ids, prompts.mask)
+        mask = None if padding is None else prompts.mask
+        hidden: Tensor = self._encoder(input_ids=prompts.ids, attention_mask=mask, **extra).last_hidden_state
+        return hidden.flatten(0, 1)
+
+
 class T5Decoder:
-    """A T5 model, of any size and either kind of feed-forward layer.
+    """A T5 model, of any size and either kind of feed-forward layer, with its own encoder or that of a subclass.
 
     Attributes:
         head: see `Decoder`.
     """
 
-    def __init__(self, model: PreTrainedModel, decoder_prefix_ids: Sequence[int], levels: Sequence[Tensor]) -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        decoder_prefix_ids: Sequence[int],
+        levels: Sequence[Tensor],
+        inputs: ModelInputs = NO_INPUTS,
+    ) -> None:
         """Stack and pack the weights.
 
         Args:
-            model: a `T5ForConditionalGeneration` in eval mode.
+            model: one that `reads` accepts, in eval mode.
             decoder_prefix_ids: what the decoder starts with.
             levels: for each level its token ids, as `Head` takes them.
+            inputs: what its encoder takes beside ids and mask.
         """
         config: Any = model.config
-        encoder: Any = model.encoder
         decoder: Any = model.decoder
         self._num_heads, self._head_size = config.num_heads, config.d_kv
         self._prefix = torch.tensor([list(decoder_prefix_ids)], device=model.device)
-        self._embed_prompt, self._embed = encoder.embed_tokens.weight.detach(), decoder.embed_tokens.weight.detach()
-        self._encoder_bias = _PositionBias(encoder.block[0].layer[0].SelfAttention, bidirectional=True)
+        self._embed = decoder.embed_tokens.weight.detach()
         self._decoder_bias = _PositionBias(
             decoder.block[0].layer[0].SelfAttention, bidirectional=False, reach=len(decoder_prefix_ids) + len(levels)
         )
-        self._encoder = [(_SelfAttention(b.layer[0]), _FeedForward(b.layer[1], config)) for b in encoder.block]
+        self._encoder = _StackedEncoder(model.encoder) if is_plain(model) else _OwnEncoder(model.encoder, inputs)
         self._decoder = [
             (_SelfAttention(b.layer[0]), _CrossAttention(b.layer[1]), _FeedForward(b.layer[2], config))
             for b in decoder.block
         ]
-        self._encoder_norm, self._norm = RmsNorm(encoder.final_layer_norm), RmsNorm(decoder.final_layer_norm)
+        self._norm = RmsNorm(decoder.final_layer_norm)
         cross = [b.layer[1].EncDecAttention for b in decoder.block]
-        self._cross_kv = linear(*(part for layer in cross for part in (layer.k, layer.v)), after=self._encoder_norm)
+        self._cross_kv = linear(*(part for layer in cross for part in (layer.k, layer.v)), after=self._encoder.norm)
         output: Any = model.get_output_embeddings()
         scaled = getattr(config, "scale_decoder_outputs", config.tie_word_embeddings)  # older releases have one flag
         scale = config.d_model**-0.5 if scaled else 1.0
@@ -152,17 +203,11 @@ class T5Decoder:
 
     def _encode(self, prompts: Padded) -> tuple[Tensor, Tensor | None]:
         """``(R * T, I)`` hidden states, and the mask of the padding."""
-        rows, length = prompts.ids.shape
-        hidden = F.embedding(prompts.ids.flatten(), self._embed_prompt)
-        mask, padding = self._encoder_bias.square(length), None
+        padding = None
         if prompts.ragged:
-            padding = hidden.new_zeros(rows, length).masked_fill_(prompts.mask == 0, -torch.inf)[:, None, None]
-            mask = mask + padding
-        for attention, feed_forward in self._encoder:
-            qkv = attention.qkv(attention.norm(hidden)).view(rows, length, 3, self._num_heads, self._head_size)
-            queries, keys, values = qkv.permute(2, 0, 3, 1, 4).unbind(0)
-            hidden = feed_forward(attention.out.plus(_attend(queries, keys, values, mask), hidden))
-        return self._encoder_norm(hidden), padding
+            rows, length = prompts.ids.shape
+            padding = self._embed.new_zeros(rows, length).masked_fill_(prompts.mask == 0, -torch.inf)[:, None, None]
+        return self._encoder(prompts, padding), padding
 
     def _decode(self, progress: T5Progress, tokens: Tensor, mask: Tensor) -> Tensor:
         rows, width = tokens.shape

@@ -2,10 +2,15 @@
 
 import { el, svg } from "./dom.js";
 
+/** Those of published tables: a dozen columns would not fit. Of a bundle that has none of them, all are shown. */
+const SHOWN = ["recall@5", "ndcg@5", "recall@10", "ndcg@10"];
+
 /** `evaluation` of /v1/bundle -> elements. */
 export function quality(evaluation) {
   const { methods, users, coverage, protocol } = evaluation;
-  const metrics = Object.keys(methods[0].metrics);
+  const measured = Object.keys(methods[0].metrics);
+  const published = SHOWN.filter((name) => measured.includes(name));
+  const metrics = published.length ? published : measured;
   const tops = Object.fromEntries(metrics.map((name) => [name, Math.max(...methods.map((one) => one.metrics[name]?.high ?? 0), 1e-9)]));
   const head = el("tr", {}, el("th", { scope: "col" }, `Test, ${users} users`), ...metrics.map((name) => el("th", { scope: "col" }, name)));
   const rows = methods.map((method, place) =>

@@ -20,7 +20,7 @@ from genrec.bundle import Manifest
 from service.errors import INTERNAL, KINDS
 from service.metrics import Metrics
 from service.settings import PREFIX, Settings
-from training import fitting
+from training import arguments
 from training.import_checkpoint import PromptFile
 from training.recipe import Recipe, builtin_recipes
 from training.stages import STAGES
@@ -152,9 +152,9 @@ def test_every_recipe_key_is_documented_with_its_default_and_meaning():
 
 def test_every_default_of_a_training_argument_is_documented():
     page = document("docs/training.md")
-    for name, value in fitting._DEFAULTS.items():
+    for name, value in arguments.DEFAULTS.items():
         assert f"| `{name}` | {shown(value)} |" in page
-    for name in fitting._OURS:
+    for name in (*arguments.OURS, *arguments.INSTEAD):
         assert f"`{name}`" in page
 
 

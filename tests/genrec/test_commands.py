@@ -136,3 +136,11 @@ def test_a_missing_extra_is_named(run, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(("text", "told"), [("a\n  b\tc", "a b c"), ("", "ValueError"), ("x" * 999, "x" * 300)])
 def test_what_another_library_says_is_told_in_one_line(text: str, told: str) -> None:
     assert errors.one_line(ValueError(text)) == told
+
+
+def test_a_group_of_commands_is_run_as_one(run, monkeypatch: pytest.MonkeyPatch) -> None:
+    shelf = typer.Typer()
+    shelf.callback()(lambda: None)
+    shelf.command("add")(lambda name: typer.echo(f"added {name}"))
+    monkeypatch.setattr(commands, "_load", lambda point: shelf)
+    assert run("inspect", "add", "one") == (0, "added one\n", "")

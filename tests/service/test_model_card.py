@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from service.model_card import MAX_BYTES, OURS, read_model_card
+from service.model_card import BEFORE_REFIT, MAX_BYTES, OURS, read_model_card
 from tests.service.fakes import small_manifest
 
 ESTIMATE = {"value": 0.2, "low": 0.1, "high": 0.3}
@@ -51,3 +51,12 @@ def test_metrics_of_another_form_are_left_out(bundle, text):
 def test_a_card_is_no_book(bundle):
     (bundle / "README.md").write_text("x" * (MAX_BYTES + 1))
     assert read_model_card(bundle, small_manifest()).card is None
+
+
+def test_metrics_of_a_refitted_bundle_are_those_of_another_and_say_so(bundle):
+    metrics = {**METRICS, "refit": {"measured_version": "0123456789ab", "note": "measured before"}}
+    (bundle / "training" / "metrics.json").write_text(json.dumps(metrics))
+    card = read_model_card(bundle, small_manifest())
+    assert card.evaluation is not None
+    assert [method.name for method in card.evaluation.methods] == [BEFORE_REFIT, "markov with validation"]
+    assert OURS not in BEFORE_REFIT

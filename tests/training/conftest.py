@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.training.lifecycle import Later, go_on, refit
 from tests.training.runs import Run, train
 
 SHARED_DATA = Path(__file__).parents[3] / "shared" / "data"
@@ -20,3 +21,15 @@ def shared_data() -> Path:
 def finished(architecture: str, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A whole run of the tiny recipe; read it, do not change it."""
     return train(architecture, tmp_path_factory.mktemp("run") / architecture)
+
+
+@pytest.fixture(scope="session")
+def refitted(finished: Run, tmp_path_factory: pytest.TempPathFactory) -> Later:
+    """The same run, refitted; read it, do not change it."""
+    return refit(finished, tmp_path_factory.mktemp("refit") / finished.architecture)
+
+
+@pytest.fixture(scope="session")
+def gone_on(finished: Run, tmp_path_factory: pytest.TempPathFactory) -> Later:
+    """A run that goes on from the bundle of `finished`, on the data of a month later; read it, do not change it."""
+    return go_on(finished, finished.bundle, tmp_path_factory.mktemp("later") / finished.architecture)

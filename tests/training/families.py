@@ -22,6 +22,8 @@ from transformers import (
 from genrec.history import HistoryEncoder, Prompt
 from genrec.item_tokens import ItemTokens
 from genrec.models import Architecture
+from training.examples import Collator
+from training.proof import proving_examples
 from training.recipe_model import Lora, Model
 from training.vocabulary import (
     bare_tokenizer,
@@ -34,8 +36,8 @@ from training.vocabulary import (
 )
 
 TIED = ("qwen2", "qwen3", "t5")
-TRAINABLE = (*TIED, "llama")
-FAMILIES = (*TRAINABLE, "t5-v1.1")
+UNTIED = ("llama", "t5-v1.1")
+FAMILIES = (*TIED, *UNTIED)
 
 SIZES = (4, 3, 2)
 WORDS = 40
@@ -124,9 +126,9 @@ class Grown:
         return load_trainable(self.path, self.architecture)
 
 
-def write_grown(family: str, root: Path) -> Grown:
+def write_grown(family: str, root: Path, base: Path | None = None) -> Grown:
     torch.manual_seed(1)
-    model, words = base_of(family, write_base(family, root / "base"))
+    model, words = base_of(family, base or write_base(family, root / "base"))
     spread(model, extend(model, words, SIZES))
     save_checkpoint(model, words, root / "grown")
     tokens = read_item_tokens_of(words, SIZES)
@@ -136,3 +138,14 @@ def write_grown(family: str, root: Path) -> Grown:
 
 
 LORA = Lora(r=2, lora_alpha=4)
+
+
+def train(model: PreTrainedModel, grown: Grown) -> None:
+    """A few steps, large enough that a model without them would be found out."""
+    optimizer = torch.optim.AdamW((p for p in model.parameters() if p.requires_grad), lr=0.05)
+    examples = proving_examples(grown.encoder, grown.architecture)
+    batch = Collator()([examples[index] for index in range(len(examples))])
+    for _ in range(4):
+        model(**batch).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()

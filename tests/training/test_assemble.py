@@ -67,6 +67,9 @@ def test_other_methods_and_bases_are_told_apart(finished: Run) -> None:
     full = finished.recipe('finetune.method="full"').model_copy(update={"pretrain": None})
     facts = provenance(full, finished.work / "prepare")
     assert facts["method"] == "all parameters fine-tuned"
+    both = finished.recipe("finetune.lora.use_dora=true", "finetune.lora.use_rslora=true")
+    told = provenance(both, finished.work / "prepare")["method"]
+    assert told == "pretrained on the same data, then DoRA r=4 alpha=8 rank-stabilised, merged"
     model = full.model.model_copy(update={"checkpoint": "some/base", "config": None})
     assert provenance(full.model_copy(update={"model": model}), finished.work / "prepare")["base_model"] == "some/base"
 

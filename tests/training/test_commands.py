@@ -1,12 +1,15 @@
 import inspect
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import typer
 from typer.testing import CliRunner
 
 from genrec.errors import InputError, RecipeError
-from training import commands, stages
+from training import commands, items_add, refit, stages
+from training.progress import Progress
+from training.recipe import Recipe
 from training.stage import Stage, StageContext
 
 
@@ -81,3 +84,49 @@ def test_other_ranks_neither_publish_nor_speak(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setenv("RANK", "1")
     assert call(commands.train, "tiny-causal", "--output", "mine") == ""
     assert not (tmp_path / "mine").exists()
+
+
+def test_from_bundle_is_a_key_of_the_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str | None] = []
+    monkeypatch.setattr(
+        stages, "stages_of", lambda recipe: seen.append(recipe.base and recipe.base.bundle) or stages.STAGES
+    )
+    base = tmp_path / 'odd "name"'
+    call(commands.train, "tiny-causal", "--output", "mine", "--from-bundle", str(base))
+    assert seen == [str(base)]
+    call(commands.train, "tiny-causal", "--output", "mine")
+    assert seen[-1] is None
+
+
+def test_a_refit_is_run_after_the_measured_run_and_published_in_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run_refit(recipe: Recipe, measured: Path, progress: Progress) -> None:
+        assert (measured / "seal" / "bundle" / "manifest.json").is_file()
+        (measured / "refit" / "seal" / "bundle").mkdir(parents=True)
+        (measured / "refit" / "seal" / "bundle" / "manifest.json").write_text("refitted")
+
+    monkeypatch.setattr(refit, "run_refit", run_refit)
+    call(commands.train, "tiny-causal", "--output", "mine", "--refit")
+    assert (tmp_path / "mine" / "manifest.json").read_text() == "refitted"
+    with pytest.raises(RecipeError, match="holds nothing out"):
+        nothing = ("prepare.split=none", "pretrain.stop_at_epoch=1", "finetune.stop_at_epoch=1")
+        overrides = [part for override in nothing for part in ("--set", override)]
+        call(commands.train, "tiny-causal", "--output", "other", "--refit", *overrides)
+
+
+def test_items_is_a_group_of_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: dict[str, object] = {}
+
+    def add(bundle: Path, items: Path, output: Path, **rest: object) -> object:
+        given.update(bundle=bundle, items=items, output=output, **rest)
+        return SimpleNamespace(name="shop", version="0123456789ab")
+
+    monkeypatch.setattr(items_add, "add_items", add)
+    result = CliRunner().invoke(
+        commands.items, ["add", "b", "--items", "i.csv", "--output", "o", "--list-separator", ";"]
+    )
+    assert result.output == "bundle: o (shop 0123456789ab)\n"
+    assert (given["bundle"], given["items"], given["output"]) == (Path("b"), Path("i.csv"), Path("o"))
+    assert (given["list_separator"], given["replace"], given["vectors"]) == (";", False, None)
+    assert CliRunner().invoke(commands.items, ["remove"]).exit_code == 2

@@ -6,6 +6,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from genrec.allowed import AllowedItems, ItemMask
+from genrec.decoding.engine import Beam, Query
+from genrec.decoding.generate import GenerateEngine
 from genrec.decoding.scoring import path_log_probs
 from genrec.errors import DataError, RecipeError
 from genrec.history import HistoryEncoder, Prompt
@@ -14,6 +17,7 @@ from genrec.models import Architecture
 from tests.training.runs import Run
 from training import corpus as corpus_module
 from training.corpus import Corpus, sample
+from training.lora import load_adapter
 from training.recipe_model import Fitting
 from training.sequences import Sequences
 from training.vocabulary import load_trainable
@@ -161,3 +165,18 @@ def test_recall_is_what_scoring_every_item_gives(finished: Run, monkeypatch: pyt
 
 def test_the_decoder_starts_with_what_the_config_of_the_base_says(finished: Run) -> None:
     assert finished.corpus().decoder_prefix_ids == ((0,) if finished.architecture == "seq2seq" else ())
+
+
+def test_a_model_with_an_adapter_on_it_is_searched_by_beams_and_gives_what_generate_gives(finished: Run) -> None:
+    corpus = finished.corpus()
+    base = load_trainable(finished.work / "pretrain" / "model", corpus.architecture)
+    live = load_adapter(base, finished.work / "finetune" / "adapter")
+    engine = corpus._engine(live)
+    assert engine.name == ("beam" if corpus.architecture == "causal" else "generate")
+    everything = ItemMask.everything(len(corpus.encoder.paths))
+    queries = [Query(corpus.encoder.encode(rows), AllowedItems.all_but(rows, everything)) for rows in ([3], [5, 9, 2])]
+    oracle = GenerateEngine(live, corpus._trie, corpus.decoder_prefix_ids, length_penalty=1.0)
+    for ours, theirs in zip(engine.search(queries, 8), oracle.search(queries, 8), strict=True):
+        assert isinstance(ours, Beam) and isinstance(theirs, Beam)
+        assert ours.rows.tolist() == theirs.rows.tolist()
+        assert ours.scores == pytest.approx(theirs.scores, abs=1e-5)

@@ -10,7 +10,7 @@ from genrec.errors import DataError
 from tests.training.bench import recipe, run_stage, write_csv
 from training import prepare
 from training.embed import STAGE, files_read, join
-from training.embed_part import Part
+from training.embed_part import Part, Standard
 
 
 def embedded(work: Path, prepare_section: dict[str, Any], **embed: Any) -> Path:
@@ -33,13 +33,20 @@ def textless(folder: Path) -> dict[str, Any]:
     }
 
 
-def test_parts_stand_side_by_side_at_unit_length_times_weight() -> None:
-    parts = {
-        "tfidf": Part(np.array([[3, 4], [0, 0]], dtype=np.float32), {}),
-        "given": Part(np.array([[2], [-5]], dtype=np.float32), {}),
-    }
-    joined = join(parts, {"tfidf": 1.0, "given": 0.5}, num_items=2)
-    np.testing.assert_allclose(joined, [[0.6, 0.8, 0.5], [0, 0, -0.5]], rtol=1e-6)
+def test_parts_stand_side_by_side_each_spread_by_its_weight_whatever_way_all_of_its_vectors_point() -> None:
+    rng = np.random.default_rng(0)
+    spread = rng.normal(size=(50, 4)).astype(np.float32)
+    one_way = np.concatenate([rng.normal(0, 0.1, size=(50, 3)), np.ones((50, 1))], axis=1).astype(np.float32)
+    spread[7] = 0  # has nothing of this part
+    parts = {"tfidf": Part(spread, {}), "given": Part(one_way, {})}
+    joined = join(
+        parts, {name: Standard.of(part.vectors) for name, part in parts.items()}, {"tfidf": 1.0, "given": 0.5}, 50
+    )
+    squares = (joined**2).sum(axis=0)
+    assert squares[:4].sum() / 49 == pytest.approx(1, rel=1e-4)
+    assert squares[4:].sum() / 50 == pytest.approx(0.25, rel=1e-4)
+    np.testing.assert_allclose(joined[:, 4:].mean(axis=0), 0, atol=1e-6)
+    assert not joined[7, :4].any()
 
 
 def test_the_vectors_are_float32_in_the_order_of_the_items_and_the_same_every_time(tmp_path: Path) -> None:
@@ -48,7 +55,8 @@ def test_the_vectors_are_float32_in_the_order_of_the_items_and_the_same_every_ti
     vectors = load_file(first / "vectors.safetensors")["vectors"]
     assert vectors.shape == (48, 12)
     assert vectors.dtype == np.float32
-    np.testing.assert_allclose(np.linalg.norm(vectors[:, :8], axis=1), 1, rtol=1e-5)
+    for columns in (vectors[:, :8], vectors[:, 8:]):
+        assert (columns**2).sum(axis=1).mean() == pytest.approx(1, rel=1e-5)
     second = embedded(tmp_path / "two", {"dataset": "toy"}, **sections)
     for file in first.iterdir():
         assert file.read_bytes() == (second / file.name).read_bytes()
@@ -72,7 +80,7 @@ def test_behaviour_stands_in_for_text_and_the_report_counts_who_has_neither(tmp_
     assert vectors[6].any()
     assert not vectors[7].any()
     report = json.loads((output / "report.json").read_text())
-    assert report["notes"] == ["Items without any vector, which all get the same codes: 1."]
+    assert report["notes"][0] == "Items without any vector, which all get the same codes: 1."
     assert report["parts"][0]["items_with_nothing"] == 2
 
 

@@ -1,6 +1,7 @@
 import hashlib
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -33,7 +34,7 @@ def test_the_adapter_holds_lora_and_the_rows_of_item_tokens_and_no_whole_matrix(
     adapter = load_file(finished.work / "finetune" / "adapter" / "adapter_model.safetensors")
     assert all("lora_" in name or "trainable_tokens" in name for name in adapter)
     rows = [tensor.shape[0] for name, tensor in adapter.items() if "trainable_tokens" in name]
-    assert set(rows) == {20}
+    assert set(rows) == {len(np.unique(finished.corpus().encoder.paths))}  # spare codes are no item's
     assert len(rows) == (1 if finished.architecture == "seq2seq" else 2)
 
 
@@ -56,7 +57,7 @@ def test_each_fitting_stage_notes_its_curve_and_what_it_reached(finished: Run, s
     assert all(point.training_loss is not None and point.validation_loss > 0 for point in curve)
     recall = read_recall(finished.work / stage)
     assert recall is not None
-    assert f"{stage}: validation recall@10 {recall:.4f} on all users" in finished.lines
+    assert f"{stage}: validation recall@10 {recall:.4f} on 120 users" in finished.lines
 
 
 def test_the_weights_that_are_kept_follow_from_the_seed_and_not_from_what_ran_before(
@@ -121,3 +122,29 @@ def test_pretraining_trains_every_parameter(finished: Run) -> None:
     after = load_trainable(finished.work / "pretrain" / "model", finished.architecture)
     for (name, old), new in zip(before.named_parameters(), after.parameters(), strict=True):
         assert not torch.equal(old, new), name
+
+
+EVERYTHING = (
+    "finetune.tensorboard=true",
+    "finetune.average_checkpoints=2",
+    "finetune.early_stopping_on=recall",
+    "finetune.pad_to_multiple_of=8",
+    "finetune.training_arguments.bf16=true",
+    "finetune.training_arguments.gradient_checkpointing=true",
+    "finetune.training_arguments.gradient_accumulation_steps=2",
+    "finetune.training_arguments.per_device_train_batch_size=30",
+    "finetune.training_arguments.train_sampling_strategy=group_by_length",
+    "finetune.training_arguments.label_smoothing_factor=0.1",
+)
+
+
+def test_with_every_switch_of_the_recipe_at_once_the_merge_proof_holds(finished: Run, tmp_path: Path) -> None:
+    run = finished.copy(tmp_path / "work", until="pretrain")
+    assert run.again(*EVERYTHING, until="merge") == ["finetune", "merge"]
+    assert list((run.work / "tensorboard" / "finetune").glob("events.*"))
+    losses = [point.training_loss for point in read_curve(run.work / "finetune")]
+    assert losses[-1] < losses[0]
+
+
+def test_to_watch_a_run_trains_nothing_again(finished: Run) -> None:
+    assert finished.again("finetune.tensorboard=true", "pretrain.tensorboard=true", until="merge") == []

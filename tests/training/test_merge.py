@@ -8,7 +8,8 @@ from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokeni
 from genrec.errors import InputError, RecipeError, TrainingError
 from tests.training.runs import Run
 from training import finetune, merge
-from training.merge import adapter_directory, load_adapter
+from training.lora import load_adapter
+from training.merge import adapter_directory
 from training.proof import Probe
 from training.vocabulary import is_tied, load_trainable
 

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import multiprocessing
 import os
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from genrec.errors import DataError, InputError, LockedError
+from genrec.errors import BundleError, DataError, InputError, LockedError
 from tests.training.bench import RememberingProgress, recipe
 from training.pipeline import PARTIAL_KEY, RECORD, read_record, run_pipeline
 from training.recipe import Recipe
@@ -249,3 +250,22 @@ def test_other_ranks_join_the_stages_of_all_ranks_and_wait_for_the_rest(
         rank.join(timeout=30)
     assert sorted(ran) == [("0", "finetune"), ("0", "prepare"), ("0", "prepare"), ("1", "finetune")]
     assert (tmp_path / "work" / "finetune" / "out.txt").read_text() == "y"
+
+
+def test_the_version_of_the_base_bundle_counts_for_stages_that_read_it(chain: Chain, tmp_path: Path) -> None:
+    from tests.fakes import TinyShape, tiny_bundle  # PyTorch comes with it, which the processes of other tests need not
+
+    one = tiny_bundle(tmp_path / "one", TinyShape(seed=1))
+    first, *rest = chain.stages
+    chain.stages = (dataclasses.replace(first, reads_base=True), *rest)
+    going_on = recipe(base={"bundle": str(one)})
+    assert chain.run(recipe()) == []  # a recipe without a base depends on nothing new
+    assert chain.run(going_on) == ["prepare"]
+    assert chain.run(going_on) == []
+    moved = one.rename(tmp_path / "moved")
+    assert chain.run(recipe(base={"bundle": str(moved)})) == []  # the same bundle elsewhere
+    other = tiny_bundle(tmp_path / "two", TinyShape(seed=2))
+    assert chain.run(recipe(base={"bundle": str(other)})) == ["prepare"]
+    assert "changed: the base bundle" in " ".join(chain.lines)
+    with pytest.raises(BundleError, match="not a directory"):
+        chain.run(going_on)

@@ -8,19 +8,20 @@ from peft import PeftModel
 from transformers import PreTrainedModel
 
 from genrec.errors import BundleError, TrainingError
-from tests.training.families import LORA, SIZES, TRAINABLE, Grown, write_grown
+from tests.training.families import FAMILIES, LORA, SIZES, TIED, Grown, train, write_grown
 from training import lora, merge
 from training.examples import Collator
-from training.merge import load_adapter, save_merged
+from training.lora import load_adapter
+from training.merge import save_merged
 from training.proof import GradientProof, Probe, covering_rows, prove_gradients, proving_examples
 from training.vocabulary import is_tied
 
 TOKENS = sum(SIZES)
 
 
-@pytest.fixture(scope="module", params=TRAINABLE)
+@pytest.fixture(scope="module", params=FAMILIES)
 def grown(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Grown:
-    """A model of each family that LoRA can train; load it, do not change it."""
+    """A model of each family; load it, do not change it."""
     return write_grown(request.param, tmp_path_factory.mktemp(request.param))
 
 
@@ -32,17 +33,6 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> Grown:
 def with_lora(grown: Grown, **changes: object) -> PeftModel:
     torch.manual_seed(0)
     return lora.add_lora(grown.load(), LORA.model_copy(update=changes), grown.architecture, grown.token_ids)
-
-
-def train(model: PreTrainedModel, grown: Grown) -> None:
-    """A few steps, large enough that a model without them would be found out."""
-    optimizer = torch.optim.AdamW((p for p in model.parameters() if p.requires_grad), lr=0.05)
-    examples = proving_examples(grown.encoder, grown.architecture)
-    batch = Collator()([examples[index] for index in range(len(examples))])
-    for _ in range(4):
-        model(**batch).loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
 
 
 def test_a_few_items_use_every_token(grown: Grown) -> None:
@@ -121,7 +111,7 @@ def test_merged_saved_and_reloaded_it_is_the_model_that_was_trained(
         merged, grown.path, tmp_path / "model", grown.architecture, Probe.load(tmp_path / "probe.safetensors")
     )
     assert difference <= 1e-5
-    assert tied == (grown.family != "llama")
+    assert tied == (grown.family in TIED)
     assert not (tmp_path / "model" / "adapter_config.json").exists()
 
 

@@ -68,3 +68,16 @@ def test_a_copy_that_fails_leaves_what_was_there(tmp_path: Path, monkeypatch: py
         publish(sealed, there, replace=True)
     assert (there / layout.MANIFEST).read_text() == "old"
     assert [path.name for path in there.parent.iterdir()] == ["demo"]
+
+
+def test_a_run_never_writes_over_the_bundle_that_it_goes_on_from(tmp_path: Path) -> None:
+    base, sealed = bundle(tmp_path / "bundles" / "may", "may"), tmp_path / "runs" / "seal"
+    with pytest.raises(InputError, match="a way back"):
+        check_destination(base, sealed, replace=True, base=base, work=tmp_path / "runs")
+    inside = bundle(tmp_path / "runs" / "seal" / "bundle", "may")
+    with pytest.raises(InputError, match="which the run writes over"):
+        check_destination(tmp_path / "new", sealed, replace=False, base=inside, work=tmp_path / "runs")
+    (tmp_path / "link").symlink_to(base)
+    with pytest.raises(InputError, match="a way back"):
+        check_destination(base, sealed, replace=True, base=tmp_path / "link", work=tmp_path / "runs")
+    check_destination(tmp_path / "new", sealed, replace=False, base=base, work=tmp_path / "runs")

@@ -8,10 +8,11 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors.numpy import load_file
 
-from genrec.errors import DataError
+from genrec.errors import DataError, TrainingError
 from tests.training.bench import TOY, RememberingProgress, recipe, rows, run_stage, write_csv
 from training import embed, prepare
 from training.quantize import STAGE, files_read
+from training.quantizer import SavedQuantizer
 from training.sequences import load_sequences
 
 SMALL = {"parts": ["tfidf"], "tfidf": {"dimensions": 4}}
@@ -41,17 +42,22 @@ def test_the_files_have_the_agreed_columns_and_unique_rows(tmp_path: Path) -> No
     assert ids == [row["item_id"] for row in rows(tmp_path / "prepare" / "items.parquet")]
     described = json.loads((output / "quantizer.json").read_text())
     assert described["has_collision_level"]
-    assert described["codebook_sizes"] == [4, 4, int(codes[:, 2].max()) + 1]
+    assert described["codebook_sizes"] == [4, 4, int(codes[:, 2].max()) + 1 + 4]  # four spare codes
     assert [book.shape[0] for book in load_file(output / "codebooks.safetensors").values()] == [4, 4]
     assert any("a collision level of" in line for line in progress.lines)
 
 
 def test_the_report_tells_collisions_before_and_after_and_shows_titles(tmp_path: Path) -> None:
-    output = quantized(tmp_path, codebook_sizes=[4, 4])
+    output = quantized(tmp_path, codebook_sizes=[4, 4], spare_codes=0)
     report = json.loads((output / "report.json").read_text())
     assert report["collisions_before"]["items"] > 0
     assert report["collisions_after"] == {"items": 0, "groups": 0, "largest": 1}
     assert [level["size"] for level in report["levels"][:2]] == [4, 4]
+    assert sum(report["items_of_first_codes"]["fullest_first"]) == 48
+    assert all((output / plot["file"]).is_file() for plot in report["plots"])
+    first = report["pairs_that_share_codes"][0]
+    assert first["nearest"] > 2 * first["nearest_by_chance"]
+    assert first["following"] > first["following_by_chance"]
     assert "number" in report["clusters_of_the_first_code"][0]["titles"][0]
     assert "collision level" in (output / "report.md").read_text()
 
@@ -67,23 +73,53 @@ def test_within_a_collision_popularity_in_training_decides(tmp_path: Path) -> No
 
 def test_the_same_recipe_writes_the_same_bytes(tmp_path: Path) -> None:
     first, second = (quantized(tmp_path / name, codebook_sizes=[4, 4]) for name in ("one", "two"))
-    for file in first.iterdir():
-        assert file.read_bytes() == (second / file.name).read_bytes()
+    files = [file.relative_to(first) for file in first.rglob("*") if file.is_file()]
+    assert Path("plots/first_code.png") in files
+    for file in files:
+        assert (first / file).read_bytes() == (second / file).read_bytes()
 
 
-def test_codes_that_are_unique_get_no_further_level_and_no_codebooks(tmp_path: Path) -> None:
+def test_given_codes_that_are_unique_get_no_further_level(tmp_path: Path) -> None:
     ids = [f"{genre}{number:02d}" for genre in ("co", "cr", "dr", "we") for number in range(12)]
     lines = [f"{item},{row // 8},{row % 8}" for row, item in enumerate(ids)]
     path = write_csv(tmp_path / "codes.csv", "item_id,code_0,code_1", *lines)
     output = quantized(tmp_path / "work", method="given", given={"path": path})
     assert codes_of(output).shape == (48, 2)
     assert json.loads((output / "quantizer.json").read_text())["codebook_sizes"] == [6, 8]
-    assert not (output / "codebooks.safetensors").exists()
+    # The file says nothing of items to come; centroids fitted to its codes do.
+    assert [len(book) for book in load_file(output / "codebooks.safetensors").values()] == [6, 8]
     assert files_read(recipe(quantize={"method": "given", "given": {"path": path}})) == (Path(path),)
 
 
 def test_random_codes_become_unique_too(tmp_path: Path) -> None:
     assert len(np.unique(codes_of(quantized(tmp_path, method="random", codebook_sizes=[4, 4])), axis=0)) == 48
+
+
+@pytest.mark.parametrize(
+    "section",
+    [
+        {"method": "balanced_kmeans", "balanced_kmeans": {"slack": 1.0}},
+        {"method": "product"},
+        {"method": "rqvae", "rqvae": {"epochs": 40, "hidden": [16], "latent": 8}},
+        {"method": "balanced_kmeans", "collisions": "nearest"},
+        {"method": "rqvae", "rqvae": {"epochs": 40, "hidden": [16], "latent": 8}, "collisions": "reassign"},
+    ],
+)
+def test_every_method_ends_in_unique_codes_and_what_new_items_need(tmp_path: Path, section: dict[str, Any]) -> None:
+    output = quantized(tmp_path, codebook_sizes=[8, 8], **section)
+    codes = codes_of(output)
+    assert len(np.unique(codes, axis=0)) == 48
+    described = json.loads((output / "quantizer.json").read_text())
+    assert described["method"] == section["method"]
+    assert 0 <= described["share_left_over"] < 1
+    assert (codes < described["codebook_sizes"]).all()
+    assert SavedQuantizer.load(output).codebooks is not None
+
+
+def test_a_gate_that_is_not_passed_stops_the_run_and_leaves_its_figures(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match=r"max_collision_share = 0\.1"):
+        quantized(tmp_path, codebook_sizes=[4, 4], gates={"max_collision_share": 0.1})
+    assert (tmp_path / "quantize" / "report.md").is_file()
 
 
 def test_vectors_are_needed_for_k_means(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@ import pytest
 
 from genrec.errors import DataError
 from tests.training.bench import RememberingProgress
-from training.quantize_kmeans import RandomCodes, ResidualKMeans
+from training.quantize_kmeans import KMeansFit, RandomCodes, ResidualKMeans
 from training.quantizer import FloatArray, ItemVectors
 
 
@@ -12,7 +12,7 @@ def items(vectors: FloatArray) -> ItemVectors:
 
 
 def kmeans(sizes: tuple[int, ...], seed: int = 1, fit_items: int = 10_000) -> ResidualKMeans:
-    return ResidualKMeans(sizes, seed, fit_items, iterations=50, restarts=2, progress=RememberingProgress())
+    return ResidualKMeans(sizes, KMeansFit(seed, fit_items, iterations=50, restarts=2), RememberingProgress())
 
 
 @pytest.fixture
@@ -36,8 +36,9 @@ def test_the_first_level_finds_the_far_groups_and_the_second_the_near_ones(blobs
 
 def test_codes_are_the_nearest_centroids_of_what_is_left_over(blobs: FloatArray) -> None:
     made = kmeans((4, 3)).quantize(items(blobs))
+    assert made.codebooks is not None
     residual = blobs.copy()
-    for level, book in enumerate(made.codebooks):
+    for level, book in enumerate(made.codebooks.levels):
         distances = ((residual[:, None] - book[None]) ** 2).sum(axis=2)
         assert (distances.argmin(axis=1) == made.codes[:, level]).all()
         residual = residual - book[made.codes[:, level]]
@@ -49,7 +50,9 @@ def test_a_seed_gives_the_same_codes_also_when_fitted_on_a_sample(blobs: FloatAr
     for fit_items in (10_000, 40):
         first, second = (kmeans((4, 3), fit_items=fit_items).quantize(items(blobs)) for _ in range(2))
         assert (first.codes == second.codes).all()
-        assert (first.codebooks[0] == second.codebooks[0]).all()
+        assert first.codebooks is not None
+        assert second.codebooks is not None
+        assert (first.codebooks.levels[0] == second.codebooks.levels[0]).all()
 
 
 def test_a_level_has_no_more_codes_than_distinct_vectors_and_says_so() -> None:
@@ -57,6 +60,13 @@ def test_a_level_has_no_more_codes_than_distinct_vectors_and_says_so() -> None:
     made = kmeans((8, 8)).quantize(items(vectors))
     assert made.sizes == (2, 1)
     assert "Level 0 has 2 codes, not 8" in made.notes[0]
+
+
+def test_points_that_differ_by_rounding_alone_are_one_code() -> None:
+    noise = np.random.default_rng(0).uniform(-2e-7, 2e-7, size=(10, 2)).astype(np.float32)
+    made = kmeans((8,)).quantize(items(np.array([[1.0, 0]] * 5 + [[0, 1.0]] * 5, dtype=np.float32) + noise))
+    assert made.sizes == (2,)
+    assert len(set(made.codes[:5, 0])) == len(set(made.codes[5:, 0])) == 1
 
 
 def test_without_vectors_there_is_nothing_to_quantize() -> None:

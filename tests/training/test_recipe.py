@@ -71,7 +71,7 @@ def test_a_misspelt_key_explains_a_missing_one(tmp_path: Path) -> None:
 
 def test_a_wrong_value_says_what_is_allowed(tmp_path: Path) -> None:
     assert "prepare.split = 'loo'" in refusal(tmp_path, MINIMAL, "prepare.split=loo")
-    assert "'leave_one_out' or 'time'" in refusal(tmp_path, MINIMAL, "prepare.split=loo")
+    assert "'leave_one_out', 'time' or 'none'" in refusal(tmp_path, MINIMAL, "prepare.split=loo")
     assert "prepare.user_core = 0" in refusal(tmp_path, MINIMAL, "prepare.user_core=0")
     assert "valid integer" in refusal(tmp_path, MINIMAL, 'prepare.user_core="5"')
     assert "valid list" in refusal(tmp_path, MINIMAL, "embed.parts=tfidf")
@@ -89,3 +89,17 @@ def test_a_file_that_is_no_toml_or_no_text_is_refused(tmp_path: Path) -> None:
 def test_an_unknown_name_says_where_it_looked_and_what_is_built_in() -> None:
     with pytest.raises(RecipeError, match=r"'demoo'.*looked in.*nearest valid name is 'demo'"):
         load_recipe("demoo")
+
+
+def test_a_run_without_validation_must_say_when_to_stop() -> None:
+    with pytest.raises(RecipeError, match=r"set pretrain\.stop_at_epoch"):
+        load_recipe("tiny-causal", ["prepare.split=none"])
+    stops = ["pretrain.stop_at_epoch=1", "finetune.stop_at_epoch=2.5"]
+    assert load_recipe("tiny-causal", ["prepare.split=none", *stops]).finetune.stop_at_epoch == 2.5
+
+
+def test_a_base_bundle_is_a_path_and_nothing_else() -> None:
+    assert load_recipe("tiny-causal").base is None
+    assert load_recipe("tiny-causal", ["base.bundle=bundles/may"]).base.bundle == "bundles/may"
+    with pytest.raises(RecipeError, match="nearest valid name is 'bundle'"):
+        load_recipe("tiny-causal", ["base.bundel=x"])

@@ -1,4 +1,6 @@
+import base64
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -72,20 +74,35 @@ def test_metrics_and_recipe_in_the_bundle_are_those_of_the_run(finished: Run) ->
     assert (training / "semantic_ids.md").read_bytes() == (finished.work / "quantize" / "report.md").read_bytes()
 
 
-@pytest.mark.parametrize("file", ["README.md", "training/report.html"])
-def test_card_and_report_hold_the_numbers(finished: Run, file: str) -> None:
-    text = (finished.bundle / file).read_text()
+def test_card_and_report_hold_the_numbers(finished: Run) -> None:
+    card, page = ((finished.bundle / name).read_text() for name in ("README.md", "training/report.html"))
     for table in (finished.metrics["test"], *finished.metrics["baselines"].values()):
-        for cell in table.values():
-            assert f"{cell['value']:.4f} [{cell['low']:.4f}, {cell['high']:.4f}]" in text
+        for name in ("recall@5", "ndcg@5", "recall@10", "ndcg@10"):
+            value, low, high = (f"{table[name][end]:.4f}" for end in ("value", "low", "high"))
+            assert f"{value} [{low}, {high}]" in card
+            assert f">{value}<" in page and f">{low} to {high}<" in page
+    for lead in finished.metrics["differences"].values():
+        assert f"{lead['recall@10']['value']:+.4f}" in card and f"{lead['recall@10']['value']:+.4f}" in page
 
 
-def test_the_report_shows_the_plots_and_what_the_stages_noted(finished: Run) -> None:
+def test_the_report_holds_every_picture_and_the_bundle_two_of_them(finished: Run) -> None:
     text = (finished.bundle / "training" / "report.html").read_text()
+    plots = json.loads((finished.work / "quantize" / "report.json").read_text())["plots"]
+    files = [
+        finished.work / "evaluate" / name for name in ("comparison.png", "curves.png", "buckets.png", "coverage.png")
+    ]
+    for file in (*files, *(finished.work / "quantize" / plot["file"] for plot in plots)):
+        assert base64.b64encode(file.read_bytes()).decode() in text
     for name in ("comparison.png", "curves.png"):
-        assert f"src={name}" in text
         assert (finished.bundle / "training" / name).is_file()
-    assert "<h2>prepare</h2>" in text and "<h2>quantize</h2>" in text
+
+
+def test_nothing_that_names_users_gets_into_the_bundle(finished: Run) -> None:
+    users = set(load_sequences(finished.work / "prepare").user_ids)
+    for name in ("README.md", "training/report.html", "training/metrics.json"):
+        text = re.sub(r"base64,[^\"]*", "", (finished.bundle / name).read_text())
+        assert not users & set(re.findall(r"\w+", text))
+    assert not (finished.bundle / "training" / "ranks.parquet").exists()
 
 
 def test_the_version_is_said_and_stands_in_the_manifest(finished: Run) -> None:

@@ -6,7 +6,17 @@ from hypothesis import strategies as st
 from genrec.errors import DataError, TrainingError
 from tests.training.test_interactions import make
 from training.interactions import in_order
-from training.split import TEST, TRAIN, VALIDATION, by_time, check_no_leak, leave_one_out, positions
+from training.split import (
+    TEST,
+    TRAIN,
+    VALIDATION,
+    all_training,
+    by_time,
+    check_no_leak,
+    leave_one_out,
+    positions,
+    seen_is_training,
+)
 
 LENGTHS = st.lists(st.integers(1, 6), min_size=1, max_size=6)
 
@@ -61,3 +71,22 @@ def test_a_leak_is_an_error(position: list[int], split: list[int], what: str) ->
 
 def test_one_users_future_is_not_anothers_leak() -> None:
     check_no_leak(np.array([0, 1, 0, 1]), np.array([0, 0, 1, 1]), np.array([TRAIN, TRAIN, TEST, TEST], dtype=np.int8))
+
+
+def test_nothing_is_held_out_where_none_is_wanted() -> None:
+    assert set(all_training(make(of_lengths([3, 4]))).tolist()) == {TRAIN}
+
+
+@given(LENGTHS, st.integers(-1, 70))
+def test_what_a_base_has_seen_is_training_and_the_rest_as_it_was(lengths: list[int], until: int) -> None:
+    data = in_order(make([(user, item, place * 10 + user) for user, item, place in of_lengths(lengths)]), seed=0)
+    split = leave_one_out(data)
+    tests_left = (data.time[split == TEST] > until).any()
+    if (split == TEST).any() and not tests_left:
+        with pytest.raises(DataError, match="nothing to test on"):
+            seen_is_training(data, split, until)
+        return
+    newer = seen_is_training(data, split, until)
+    check_no_leak(data.user, positions(data.user), newer)
+    for time, before, after in zip(data.time.tolist(), split.tolist(), newer.tolist(), strict=True):
+        assert after == (TRAIN if time <= until else before)

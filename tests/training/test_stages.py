@@ -10,7 +10,7 @@ from genrec.requests import Request
 from tests.training.runs import Run
 from training import lora, merge
 from training.pipeline import read_record
-from training.stages import STAGES
+from training.stages import STAGES, stages_of
 
 NAMES = [stage.name for stage in STAGES]
 
@@ -41,7 +41,8 @@ def test_a_second_run_does_nothing(finished: Run) -> None:
     ("override", "expected"),
     [
         ("evaluate.cutoffs=[3, 10]", ["evaluate", "seal"]),
-        ("bundle.max_k=15", ["assemble", "evaluate", "seal"]),
+        ("bundle.max_k=25", ["assemble", "evaluate", "seal"]),
+        ("evaluate.num_users=30", ["baselines", "evaluate", "seal"]),
     ],
 )
 def test_a_changed_section_runs_what_depends_on_it_and_nothing_before(
@@ -95,4 +96,12 @@ def test_a_run_whose_head_is_another_after_saving_fails_and_a_mended_one_goes_on
     with monkeypatch.context() as patch:
         patch.setattr(merge, "save_checkpoint", untying_save)
         assert "differs from the live one" in fails(run, "merge")
-    assert run.again() == ["merge", "assemble", "evaluate", "seal"]
+    assert run.again() == ["merge", "assemble", "baselines", "evaluate", "seal"]
+
+
+def test_a_run_that_goes_on_from_a_bundle_says_what_changes_before_it_is_sealed(finished: Run) -> None:
+    assert stages_of(finished.recipe()) == STAGES
+    *before, churned, last = stages_of(finished.recipe("base.bundle=somewhere"))
+    assert [stage.name for stage in (*before, last)] == NAMES
+    assert churned.name == "churn" and "churn" in last.needs
+    assert all(stage.reads_base for stage in before if stage.name in ("prepare", "embed", "quantize", "vocabulary"))

@@ -7,15 +7,19 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+from genrec.bundle import load_bundle
 from genrec.errors import DataError, InputError, RecipeError
 from genrec.item_tokens import spell_all
+from tests.fakes import TinyShape, tiny_bundle
 from tests.training.bench import RememberingProgress, recipe, run_stage
 from tests.training.families import FAMILIES, PADDED, SIZES, TIED, WORDS, base_of, tokenizer, write_base
 from training import vocabulary
+from training.base import BaseBundle
 from training.recipe_model import Model, PromptText
 from training.vocabulary import (
     decoder_prefix,
     extend,
+    grown,
     is_tied,
     load_base,
     load_trainable,
@@ -202,3 +206,34 @@ def test_the_stage_makes_a_model_from_a_config_and_repeats_itself(tmp_path: Path
 def test_the_stage_finds_a_wrong_prompt_before_anything_is_trained(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="'Recommend'"):
         run_stage(vocabulary.STAGE, recipe(prompt={"prefix": ["Recommend"]}), quantized(tmp_path))
+
+
+@pytest.fixture(params=["seq2seq", "causal"])
+def published(request: pytest.FixtureRequest, tmp_path: Path) -> BaseBundle:
+    return BaseBundle.open(tiny_bundle(tmp_path / "base", TinyShape(request.param)))
+
+
+def test_a_bundles_tokens_are_not_added_twice(published: BaseBundle) -> None:
+    model, words, tokens = grown(published, published.manifest.codebook_sizes)
+    assert tokens.token_ids == published.manifest.item_token_ids
+    before = load_bundle(published.path)
+    assert len(words) == before.model.config.vocab_size == model.config.vocab_size
+    for name, tensor in before.model.state_dict().items():
+        assert torch.equal(model.state_dict()[name], tensor)
+
+
+def test_a_level_that_became_wider_gets_the_tokens_that_it_lacks(published: BaseBundle) -> None:
+    *others, last = published.manifest.codebook_sizes
+    torch.manual_seed(0)
+    model, words, tokens = grown(published, (*others, last + 3))
+    had = published.manifest.item_token_ids
+    assert tokens.token_ids[:-1] == had[:-1]
+    assert tokens.token_ids[-1][:last] == had[-1]
+    new = list(tokens.token_ids[-1][last:])
+    assert words.convert_ids_to_tokens(new) == ["<c_4>", "<c_5>", "<c_6>"]
+    assert model.get_input_embeddings().weight.shape[0] > max(new)
+    before = load_bundle(published.path).model
+    for old, matrix in zip(matrices(before), matrices(model), strict=True):
+        assert torch.equal(matrix[: old.shape[0]], old)
+        assert torch.pdist(matrix[new].float()).min() > 0  # drawn, each by itself
+    assert is_tied(model) == is_tied(before)

@@ -1,5 +1,6 @@
 """Files of a bundle are found without following links, and a directory is replaced without a moment of loss."""
 
+import errno
 import hashlib
 import os
 from pathlib import Path
@@ -66,3 +67,31 @@ def test_what_a_killed_process_of_the_same_number_set_aside_is_no_hindrance(tmp_
     layout.replace_directory(directory(tmp_path / "new", "new"), directory(tmp_path / "place", "old"))
     assert (tmp_path / "place" / "file").read_text() == "new"
     assert [path.name for path in tmp_path.iterdir()] == ["place"]
+
+
+def test_a_link_is_the_same_file(tmp_path: Path) -> None:
+    (tmp_path / "one").write_text("weights")
+    layout.link_or_copy(tmp_path / "one", tmp_path / "two")
+    assert (tmp_path / "two").stat().st_ino == (tmp_path / "one").stat().st_ino
+
+
+@pytest.mark.parametrize("number", [errno.EXDEV, errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK])
+def test_where_a_file_can_have_one_name_only_it_is_copied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(number, "no")
+
+    monkeypatch.setattr(os, "link", refuse)
+    (tmp_path / "one").write_text("weights")
+    layout.link_or_copy(tmp_path / "one", tmp_path / "two")
+    assert (tmp_path / "two").read_text() == "weights"
+    assert (tmp_path / "two").stat().st_ino != (tmp_path / "one").stat().st_ino
+
+
+def test_what_is_there_is_not_written_over(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).write_text(name)
+    with pytest.raises(FileExistsError):
+        layout.link_or_copy(tmp_path / "one", tmp_path / "two")
+    assert (tmp_path / "two").read_text() == "two"

@@ -53,11 +53,11 @@ def test_a_table_that_was_outgrown_stays_where_it_is() -> None:
     engine = beam_engine(small_model("t5"), trie)
     assert isinstance(engine.decoder, T5Decoder)
     found(engine.search([Query([4, 5], everything(trie))], 5)[0])
-    table = weakref.ref(engine.decoder._encoder_bias._table)  # a graph on a GPU would have recorded its address
+    table = weakref.ref(engine.decoder._encoder._bias._table)  # a graph on a GPU would have recorded its address
     found(engine.search([Query(prompts((90,), 19)[0], everything(trie))], 5)[0])
     gc.collect()
     assert table() is not None
-    assert engine.decoder._encoder_bias._table is not table()
+    assert engine.decoder._encoder._bias._table is not table()
 
 
 def test_scores_are_divided_as_the_head_asks() -> None:
