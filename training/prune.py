@@ -15,7 +15,7 @@ from genrec.item_tokens import ItemTokens
 from genrec.models import load_model, load_tokenizer
 from training.corpus import Corpus
 from training.proof import Probe
-from training.vocabulary import generation_ids, is_tied, save_checkpoint
+from training.vocabulary import generation_ids, save_checkpoint
 
 Renumbered = Mapping[int, int]
 """Old token id -> new one, for those that are kept; in the same order."""
@@ -69,14 +69,13 @@ def _kept(corpus: Corpus, model: PreTrainedModel, tokenizer: PreTrainedTokenizer
 
 @torch.no_grad()
 def _keep_rows(model: PreTrainedModel, kept: Sequence[int]) -> None:
-    """The kept rows to the front, the rest cut off; what was tied stays tied, for it is one matrix."""
+    """The kept rows to the front, the rest cut off; what was tied stays tied, as `load_model` noted it."""
     weights = {id(side().weight): side().weight for side in (model.get_input_embeddings, model.get_output_embeddings)}
     for weight in weights.values():
         weight[: len(kept)] = weight[list(kept)]
     bias = getattr(model.get_output_embeddings(), "bias", None)
     if bias is not None:
         bias[: len(kept)] = bias[list(kept)]
-    model.config.tie_word_embeddings = is_tied(model)  # T5's says so of every head, and it would keep its length
     model.resize_token_embeddings(len(kept), mean_resizing=False)
 
 

@@ -216,7 +216,7 @@ class SasRec(Section):
     heads: Count = 2
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.3
     max_history_items: Count = 50
-    batch_size: Count = 128
+    batch_size: Count = 32
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
     epochs: Count = 200
     patience: Count = 20

@@ -1,15 +1,20 @@
 import inspect
+import json
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import typer
 from typer.testing import CliRunner
 
 from genrec.errors import InputError, RecipeError
-from training import commands, items_add, refit, stages
+from training import commands, evaluate_bundle, items_add, refit, stages
+from training.metrics import Ranks
 from training.progress import Progress
+from training.rank_table import RankTable, write_ranks
 from training.recipe import Recipe
+from training.recipe_model import Evaluate, SasRec
 from training.stage import Stage, StageContext
 
 
@@ -130,3 +135,32 @@ def test_items_is_a_group_of_commands(tmp_path: Path, monkeypatch: pytest.Monkey
     assert (given["bundle"], given["items"], given["output"]) == (Path("b"), Path("i.csv"), Path("o"))
     assert (given["list_separator"], given["replace"], given["vectors"]) == (";", False, None)
     assert CliRunner().invoke(commands.items, ["remove"]).exit_code == 2
+
+
+def test_evaluate_hands_over_what_was_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: dict[str, object] = {}
+    monkeypatch.setattr(
+        evaluate_bundle, "evaluate_bundle", lambda bundle, output, **given: asked.update(given, paths=(bundle, output))
+    )
+    call(commands.evaluate, "mine", "--output", "out", "--split", "test", "--against", "other", "--num-users", "9")
+    assert asked["paths"] == (Path("mine"), Path("out"))
+    assert (asked["split"], asked["against"], asked["prepared"]) == ("test", Path("other"), None)
+    assert asked["settings"] == Evaluate(num_users=9)
+    call(commands.evaluate, "mine", "--output", "out", "--sasrec")
+    assert asked["settings"] == Evaluate(sasrec=SasRec())
+    assert asked["split"] == "both"
+
+
+def test_compare_prints_and_writes_what_it_found(tmp_path: Path) -> None:
+    ones = np.ones(20, dtype=np.int64)
+    model, markov = Ranks(ones * 3, ones), Ranks(ones * 30, ones)
+    users = [f"u{place}" for place in range(20)]
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        write_ranks(tmp_path / name, {"test": RankTable(users, ones, ones, {"model": model, "markov": markov})})
+    said = call(commands.compare, "a", "b", "--against", "a", "--output", "out/compare.json")
+    assert "test, 20 users, 2 runs" in said
+    assert "+1.0000 [+1.0000, +1.0000]" in said
+    found = json.loads((tmp_path / "out" / "compare.json").read_text())
+    assert (found["runs"], found["against"]) == (["a", "b"], ["a"])
+    assert list(found["differences"]) == ["markov", "against"]

@@ -1,3 +1,4 @@
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -121,6 +122,25 @@ def test_scores_rise_by_the_share_of_the_tokens_that_are_gone_and_nothing_else_c
 def codes_of(grown: Grown) -> Any:
     place = {token: code for level in grown.tokens.token_ids for code, token in enumerate(level)}
     return torch.tensor([[place[int(token)] for token in path] for path in grown.encoder.paths]).numpy()
+
+
+def test_special_tokens_are_found_wherever_they_stand_and_keep_their_meaning(tmp_path: Path) -> None:
+    base = write_base("llama", tmp_path / "base")
+    words = AutoTokenizer.from_pretrained(base)
+    words.pad_token, words.eos_token = "word9", "word30"
+    words.save_pretrained(base)
+    config = json.loads((base / "config.json").read_text())
+    ids = {"pad_token_id": 13, "eos_token_id": [34, 20], "bos_token_id": 1_000}  # no tokenizer gives the last
+    (base / "config.json").write_text(json.dumps(config | ids))
+    one = write_grown("llama", tmp_path, base)
+    renumbered = prune(corpus_of(one), one.path, tmp_path / "pruned")
+    assert list(renumbered)[:6] == [2, 3, 13, 20, 34, WORDS + 4]
+    found = load_model(tmp_path / "pruned", "causal").config
+    assert (found.pad_token_id, found.eos_token_id, found.bos_token_id) == (2, [4, 3], None)
+    after = AutoTokenizer.from_pretrained(tmp_path / "pruned")
+    assert (after.pad_token, after.pad_token_id, after.eos_token, after.eos_token_id) == ("word9", 2, "word30", 4)
+    generation = json.loads((tmp_path / "pruned" / "generation_config.json").read_text())
+    assert (generation["pad_token_id"], generation["eos_token_id"]) == (2, [4, 3])
 
 
 def test_rows_beyond_the_tokenizer_are_left_out_too(tmp_path: Path) -> None:

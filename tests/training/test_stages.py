@@ -26,7 +26,7 @@ def test_a_run_ends_in_a_bundle_that_verifies_itself_and_answers(finished: Run) 
 
 def test_the_run_prints_both_proofs(finished: Run) -> None:
     said = "\n".join(finished.lines)
-    assert "gradient proof: 20/20 input and 20/20 output rows of item tokens got a gradient" in said
+    assert "gradient proof: 18/18 input and 18/18 output rows of item tokens got a gradient" in said
     assert "merge proof: merged, saved and reloaded, a logit differs by" in said
     assert "finetune: LoRA in" in said
     assert "pretrain: validation recall@10" in said
@@ -72,13 +72,13 @@ def fails(run: Run, stage: str, *overrides: str) -> str:
 def test_a_run_whose_new_rows_are_frozen_fails(finished: Run, tmp_path: Path) -> None:
     run = finished.copy(tmp_path / "work", until="pretrain")
     told = fails(run, "finetune", "finetune.lora.train_item_tokens=false")
-    assert "0/20 input and 0/20 output rows" in told
+    assert "0/18 input and 0/18 output rows" in told
 
 
 def test_a_run_whose_policy_forgets_rows_fails(finished: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lora, "trainable_tokens", lambda model, ids: list(ids)[:-1])
     told = fails(finished.copy(tmp_path / "work", until="pretrain"), "finetune")
-    assert "19/20 input" in told
+    assert "17/18 input" in told
 
 
 def test_a_run_whose_head_is_another_after_saving_fails_and_a_mended_one_goes_on(
