@@ -23,8 +23,8 @@ bundle: bundles/demo/manifest.json ## train the demo bundle on MovieLens-100K
 bundles/demo/manifest.json: | $(VENV)/.installed
 	$(BIN)/genrec train demo --output bundles/demo
 
-test: $(VENV)/.installed-dev ## fast tests
-	$(BIN)/pytest -q
+test: $(VENV)/.installed-dev ## fast tests, on all cores with one thread each
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n auto --dist loadfile
 
 test-system: $(VENV)/.installed-dev tools ## tests with real processes and sockets
 	$(BIN)/pytest -q -m 'system and not soak'

@@ -88,8 +88,8 @@ class Recipe(Section):
             fitting = getattr(self, name)
             if self.prepare.split == "none" and fitting is not None and fitting.stop_at_epoch is None:
                 raise ValueError(
-                    f'prepare.split = "none" leaves no validation to stop {name} by; use another split (and --refit for '
-                    f"a bundle of all interactions), or set {name}.stop_at_epoch"
+                    f'prepare.split = "none" leaves no validation to stop {name} by; use another split (and --refit '
+                    f"for a bundle of all interactions), or set {name}.stop_at_epoch"
                 )
         return self
 

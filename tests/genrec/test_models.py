@@ -47,8 +47,9 @@ def test_special_tokens_are_those_of_the_tokenizer_and_of_the_config(checkpoint:
 def test_loading_says_nothing_and_leaves_the_librarys_voice_as_it_was(
     checkpoint: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    verbosity = transformers_logging.get_verbosity()
+    verbosity, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity_info()
+    transformers_logging.enable_progress_bar()
     try:
         load_model(checkpoint, "causal")
         config = json.loads((checkpoint / "config.json").read_text())
@@ -59,6 +60,8 @@ def test_loading_says_nothing_and_leaves_the_librarys_voice_as_it_was(
         assert transformers_logging.is_progress_bar_enabled()
     finally:
         transformers_logging.set_verbosity(verbosity)
+        if not bars:
+            transformers_logging.disable_progress_bar()
     captured = capfd.readouterr()
     assert captured.out + captured.err == ""
 

@@ -1,6 +1,7 @@
 """Real data beside the checkout, where there are any, and a whole training run of each architecture."""
 
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -18,18 +19,38 @@ def shared_data() -> Path:
 
 
 @pytest.fixture(scope="session")
-def finished(architecture: str, tmp_path_factory: pytest.TempPathFactory) -> Run:
+def kept() -> dict[tuple[str, str], Run | Later]:
+    """What was trained already. pytest forgets a fixture of one architecture whenever a test wants the other."""
+    return {}
+
+
+@pytest.fixture(scope="session")
+def finished(
+    architecture: str, kept: dict[tuple[str, str], Run | Later], tmp_path_factory: pytest.TempPathFactory
+) -> Run:
     """A whole run of the tiny recipe; read it, do not change it."""
-    return train(architecture, tmp_path_factory.mktemp("run") / architecture)
+    key = ("finished", architecture)
+    if key not in kept:
+        kept[key] = train(architecture, tmp_path_factory.mktemp("run") / architecture)
+    return cast(Run, kept[key])
 
 
 @pytest.fixture(scope="session")
-def refitted(finished: Run, tmp_path_factory: pytest.TempPathFactory) -> Later:
+def refitted(
+    finished: Run, kept: dict[tuple[str, str], Run | Later], tmp_path_factory: pytest.TempPathFactory
+) -> Later:
     """The same run, refitted; read it, do not change it."""
-    return refit(finished, tmp_path_factory.mktemp("refit") / finished.architecture)
+    key = ("refitted", finished.architecture)
+    if key not in kept:
+        kept[key] = refit(finished, tmp_path_factory.mktemp("refit") / finished.architecture)
+    return cast(Later, kept[key])
 
 
 @pytest.fixture(scope="session")
-def gone_on(finished: Run, tmp_path_factory: pytest.TempPathFactory) -> Later:
+def gone_on(finished: Run, kept: dict[tuple[str, str], Run | Later], tmp_path_factory: pytest.TempPathFactory) -> Later:
     """A run that goes on from the bundle of `finished`, on the data of a month later; read it, do not change it."""
-    return go_on(finished, finished.bundle, tmp_path_factory.mktemp("later") / finished.architecture)
+    key = ("gone on", finished.architecture)
+    if key not in kept:
+        later = go_on(finished, finished.bundle, tmp_path_factory.mktemp("later") / finished.architecture)
+        kept[key] = later
+    return cast(Later, kept[key])

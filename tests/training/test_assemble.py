@@ -96,7 +96,7 @@ def short(finished: Run, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """The run with weights stored in bfloat16, and fewer items to ask for than a golden answer would have."""
     run = finished.copy(tmp_path_factory.mktemp("short") / "work", until="merge")
     assert run.again('bundle.dtype="bfloat16"', "bundle.max_k=6", "evaluate.cutoffs=[5]") == [
-        "assemble", "evaluate", "seal"
+        "assemble", "baselines", "evaluate", "seal"
     ]  # fmt: skip
     return run
 

@@ -19,7 +19,7 @@ from training.gguf import load_gguf
 from training.recipe_model import Model
 from training.vocabulary import is_tied, load_base, save_checkpoint
 
-WORDS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "a", "b", "c", "ab"]
+WORDS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "a", "b", "c", "ab", "abc"]
 HEADS, KV_HEADS, WIDTH = 2, 1, 64
 NAMES = {
     "input_layernorm": "attn_norm", "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k",
@@ -72,8 +72,8 @@ def write_gguf(path: Path, model: LlamaForCausalLM, without: str = "") -> Path:
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("smollm")
     writer.add_token_list(WORDS)
-    writer.add_token_types([3, 3, 3, 1, 1, 1, 1])
-    writer.add_token_merges(["a b"])
+    writer.add_token_types([3, 3, 3, 1, 1, 1, 1, 1])
+    writer.add_token_merges(["a b", "ab c"])
     writer.add_bos_token_id(1)
     writer.add_eos_token_id(2)
     writer.add_unk_token_id(0)
