@@ -122,7 +122,7 @@ class Counted:
     def __init__(self, collate: Callable[[Any], dict[str, torch.Tensor]]) -> None:
         self.collate, self.tokens, self.cells = collate, 0, 0
 
-    def __call__(self, examples: Any) -> dict[str, torch.Tensor]:  # noqa: ANN401
+    def __call__(self, examples: Any) -> dict[str, torch.Tensor]:  # noqa: ANN401  (a list of examples, or a batch already)
         """The batch."""
         batch = self.collate(examples)
         self.tokens += int(batch["attention_mask"].sum())

@@ -168,7 +168,7 @@ def _one_pass(model: PreTrainedModel, dtype: torch.dtype) -> torch.Tensor:
     ids = torch.arange(8, device=model.device)[None]
     with torch.autocast(model.device.type, dtype, enabled=dtype != torch.float32):
         loss: torch.Tensor = model(input_ids=ids, labels=ids).loss
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()  # type: ignore[no-untyped-call]  # torch's own
     return loss.detach().float()
 
 

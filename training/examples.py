@@ -6,6 +6,7 @@ follows from `genrec.history.HistoryEncoder`, the encoder that serves. Knows no 
 Shapes: n items of all sequences, N examples, B of a batch.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -49,11 +50,12 @@ class Examples(Protocol):
         ...
 
 
-class _Batched(Dataset[Example]):
+class _Batched(Dataset[Example], ABC):
     """How torch asks: a data loader fetches a whole batch by `__getitems__`."""
 
+    @abstractmethod
     def batch(self, indices: Ints) -> Batch:
-        raise NotImplementedError
+        """Several examples at once."""
 
     def __getitem__(self, index: int) -> Example:
         """One example, for who wants to look at it."""

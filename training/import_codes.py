@@ -17,7 +17,7 @@ from genrec.item_tokens import MAX_LEVELS
 from training.quantize_collisions import count_collisions, free_last_codes, twins
 from training.quantize_given import GivenQuantizer
 from training.quantizer import CodeArray, ItemVectors
-from training.recipe_data import GivenCodes
+from training.recipe_quantize import GivenCodes
 
 Code = int | str
 OnCollision = Literal["refuse", "reassign"]

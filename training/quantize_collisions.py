@@ -14,7 +14,7 @@ from genrec.errors import DataError
 from training.codebooks import Codebooks, squared_distances
 from training.quantize_free import ByVector, place
 from training.quantizer import CodeArray, Codes, FloatArray, ItemVectors
-from training.recipe_data import Quantize
+from training.recipe_quantize import Quantize
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,8 @@ from genrec.errors import DataError, one_line
 from training.codebooks import fit_to_codes
 from training.columns import parse_id, parse_metadata
 from training.quantizer import CodeArray, Codes, ItemVectors
-from training.recipe_data import GivenCodes, MetadataColumn
+from training.recipe_data import MetadataColumn
+from training.recipe_quantize import GivenCodes
 from training.sources import ROW, Source, reading, scan
 
 CODE_COLUMN = re.compile(r"code_(\d+)")

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from genrec.errors import TrainingError
 from training.quantizer import CodeArray
-from training.recipe_data import Gates
+from training.recipe_quantize import Gates
 
 CLUSTERS_SHOWN = 5
 TITLES_SHOWN = 8

@@ -16,7 +16,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from genrec.errors import RecipeError, one_line
-from training.recipe_data import Embed, Prepare, Quantize, Section
+from training.recipe_data import Embed, Prepare, Section
 from training.recipe_model import (
     SMALL_LLAMA,
     TASK_TYPES,
@@ -29,6 +29,7 @@ from training.recipe_model import (
     Pretrain,
     PromptText,
 )
+from training.recipe_quantize import Quantize
 
 
 class Recipe(Section):

@@ -95,13 +95,13 @@ class _Fitted:
         inputs: dict[str, Any],
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | None = None,
-    ) -> Any:  # noqa: ANN401
+    ) -> Any:  # noqa: ANN401  (a loss, or a pair, as the Trainer wants it)
         """The model's own loss, smoothed while training; validation loss is plain, so that runs compare.
 
         Transformers' smoother takes the labels away from the model, which T5 and a loss of one's own need, and knows a
         decoder-only model by the names of its own classes.
         """
-        loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)  # type: ignore[misc]
+        loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)  # type: ignore[misc]  # the Trainer is untyped
         if model.training and self.args.label_smoothing_factor:
             counted = num_items_in_batch if self.model_accepts_loss_kwargs else None
             uniform = uniform_loss(outputs["logits"], inputs["labels"], self.shifted, counted)
@@ -112,7 +112,7 @@ class _Fitted:
 
     def training_step(self: Any, *arguments: object, **named: object) -> torch.Tensor:
         """One batch, or a piece of one; its loss is metered."""
-        loss: torch.Tensor = super().training_step(*arguments, **named)  # type: ignore[misc]
+        loss: torch.Tensor = super().training_step(*arguments, **named)  # type: ignore[misc]  # the Trainer is untyped
         next(meter for meter in self.callback_handler.callbacks if isinstance(meter, LossMeter)).add(loss)
         return loss
 
@@ -121,19 +121,19 @@ class _Fitted:
         if getattr(self.args, "train_sampling_strategy", None) == GROUPED:
             size = self.args.train_batch_size * self.args.gradient_accumulation_steps
             return GroupedByLength(self.train_dataset, size, self.args.seed)
-        sampler: Sampler[int] | None = super()._get_train_sampler(train_dataset)  # type: ignore[misc]
+        sampler: Sampler[int] | None = super()._get_train_sampler(train_dataset)  # type: ignore[misc]  # the Trainer is untyped
         return sampler
 
 
-class _Causal(_Fitted, Trainer):  # type: ignore[misc]
+class _Causal(_Fitted, Trainer):  # type: ignore[misc]  # the Trainer is untyped
     shifted = True
 
 
-class _Seq2Seq(_Fitted, Seq2SeqTrainer):  # type: ignore[misc]
+class _Seq2Seq(_Fitted, Seq2SeqTrainer):  # type: ignore[misc]  # the Trainer is untyped
     shifted = False
 
 
-def make_trainer(architecture: Architecture, args: TrainingArguments, **parts: Any) -> Trainer:  # noqa: ANN401
+def make_trainer(architecture: Architecture, args: TrainingArguments, **parts: Any) -> Trainer:  # noqa: ANN401  (whatever a Trainer takes)
     """A Trainer of the architecture; `parts` are arguments of its constructor."""
     parts["callbacks"] = [*parts.get("callbacks", ()), LossMeter()]  # last: it must know whether a checkpoint is due
     trainer = (_Seq2Seq if architecture == "seq2seq" else _Causal)(args=args, **parts)

@@ -22,7 +22,7 @@ def named_faults() -> Iterator[None]:
     try:
         yield
     except (torch.OutOfMemoryError, MemoryError) as error:
-        if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]  # torch's own
             torch.cuda.empty_cache()
         raise OutOfMemory("there is not enough memory for what was asked at once.") from error
     except torch.AcceleratorError as error:

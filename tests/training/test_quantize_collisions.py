@@ -16,7 +16,7 @@ from training.quantize_collisions import (
     reassign_last_code,
 )
 from training.quantizer import Codes, FloatArray, ItemVectors
-from training.recipe_data import Quantize
+from training.recipe_quantize import Quantize
 
 LINE = (np.zeros((1, 1), dtype=np.float32), np.arange(8, dtype=np.float32)[:, None])
 """One prefix, and eight last codes at 0, 1, … 7."""

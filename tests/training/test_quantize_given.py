@@ -11,7 +11,7 @@ from genrec.errors import DataError
 from tests.training.bench import write_csv
 from training.quantize_given import GivenQuantizer, dense
 from training.quantizer import Codes, ItemVectors
-from training.recipe_data import GivenCodes
+from training.recipe_quantize import GivenCodes
 
 
 def quantize(path: Path | str, ids: list[str], codes: tuple[str, ...] | None = None) -> Codes:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from genrec.errors import TrainingError
 from training.quantize_health import check_gates, clusters, entropy_bits, gini, level_health, prefix_health
-from training.recipe_data import Gates
+from training.recipe_quantize import Gates
 
 COUNTS = st.lists(st.integers(0, 50), min_size=1, max_size=12).filter(any)
 
