@@ -64,7 +64,7 @@ def test_the_installed_commands_are_listed_by_package(capsys: pytest.CaptureFixt
         commands.main(["--help"])
     assert exit_of.value.code == 0
     lines = capsys.readouterr().out.splitlines()
-    assert any(line.split() == ["genrec", "inspect"] for line in lines)
+    assert any(line.split() == ["genrec", "doctor,", "inspect"] for line in lines)
     assert any(line.startswith("  service") and "serve" in line for line in lines)
     assert any(line.startswith("  training") and "finetune" in line for line in lines)
 
