@@ -69,5 +69,5 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	$(INSTALL) --editable '.[service,training,otel,dev]'
+	$(INSTALL) --editable '.[service,training,otel,ray,dev]'
 	@touch $@
