@@ -1,39 +1,45 @@
-"""`genrec score`: a file of histories in, a directory of scored items out, finished however often it is killed.
+"""`genrec score`: histories in, a directory of scored items out, finished however often it is killed.
 
 Exit codes: 0 done, 3 done with bad rows, 65 input, bundle or output refused, 70 the engine failed, 75 another run
 writes the output, 143 stopped by SIGTERM.
 """
 
 import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from datetime import timedelta
-from importlib.metadata import version
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
-from time import monotonic
 from typing import Annotated, Literal
 
-import torch
 import typer
 
-from genrec.bundle.layout import sha256_of
-from genrec.errors import DataError
-from genrec.recommender import Recommender
-from genrec.requests import Request
-from service.score_input import RowParser, ScoreInput, Shard
-from service.score_output import Job, ScoreOutput, held
-from service.score_part import ScoredRow
-from service.score_run import run, score_rows
+from service.ray_cluster import joined
+from service.score_commit import ASIDE, PartRecord, writing
+from service.score_histories import write_histories
+from service.score_input import check_columns
+from service.score_output import MADE_INPUT, ScoreOutput, held
+from service.score_plan import Plan, ShardSpan
+from service.score_progress import Progress
+from service.score_ray import RayWorkers
+from service.score_worker import Asked, ScoreTask
+from service.score_workers import ThisProcess, Told, WorkerProcesses, Workers, worker_devices
 
 BAD_ROWS = 3
 TERMINATED = 143
-PROGRESS_S = 5.0
 
 
 def score(
     bundle: Annotated[Path, typer.Option(help="The bundle that answers, a directory.")],
-    source: Annotated[Path, typer.Option("--input", help="Rows to score: a .jsonl, .csv or .parquet file.")],
     output: Annotated[Path, typer.Option(help="Where the parts go: a new directory, or an unfinished one.")],
+    source: Annotated[
+        Path | None, typer.Option("--input", help="Rows to score: a .jsonl, .csv or .parquet file.")
+    ] = None,
+    all_users: Annotated[
+        bool, typer.Option("--all-users", help="Score every user of the file --from instead.")
+    ] = False,
+    interactions: Annotated[
+        Path | None, typer.Option("--from", help="Interactions: .parquet or .csv of user_id, item_id, timestamp.")
+    ] = None,
     k: Annotated[int, typer.Option(min=1, help="Items a row, where the row does not say.")] = 10,
     num_beams: Annotated[int | None, typer.Option(min=1, help="Beam width. [the larger of the bundle's and k]")] = None,
     exclude_history: Annotated[
@@ -45,6 +51,11 @@ def score(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16, float16.")] = "auto",
     engine: Annotated[str, typer.Option(help="auto or an engine's name.")] = "auto",
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes. [one a GPU, or one a core]")] = None,
+    ray: Annotated[
+        str | None, typer.Option(help="Score on a Ray cluster: HOST:PORT of its head node, or local.")
+    ] = None,
+    threads: Annotated[int, typer.Option(min=1, help="Of the model on a CPU, for each worker.")] = 1,
     batch_size: Annotated[int, typer.Option(min=1, help="Rows given to the model at once.")] = 32,
     shard_rows: Annotated[int, typer.Option(min=1, help="Rows a part.")] = 1000,
     output_format: Annotated[Literal["parquet", "jsonl"], typer.Option("--format", help="Of the parts.")] = "parquet",
@@ -53,90 +64,84 @@ def score(
     ] = "keep",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the output of another job.")] = False,
 ) -> None:
-    """Score a file of histories. Started again after a kill it goes on where it was."""
-    asked = {"k": k, "num_beams": num_beams, "exclude_history": exclude_history, "prove_exact": prove_exact}
+    """Score a file of histories, or all users of a file of interactions. Started again after a kill it goes on."""
+    given = _given(source, all_users, interactions)
     with _until_sigterm(), held(output):
-        rows = ScoreInput(source, shard_rows)
-        stamp = _stamp(source)
-        recommender = Recommender.load(bundle, device=device, dtype=dtype, engine=engine)
-        recommender.validate(Request((), k=k, num_beams=num_beams))
-        job = {
-            "input_sha256": sha256_of(source),
-            **asked,
-            "batch_size": batch_size,
-            "shard_rows": shard_rows,
-            "output_format": output_format,
-            **_computed_with(recommender),
-        }
-        into = ScoreOutput.open(output, job, overwrite=overwrite)
-        if not into.finished:
-            parse = RowParser({name: value for name, value in asked.items() if value is not None}, recommender.validate)
-            into.reopen()
-            if into.committed:
-                _say(f"going on: {into.num_rows:,} rows are there already, in {len(into.committed):,} parts.")
-            shards = rows.shards(parse, frozenset(into.committed))
-            run(shards, _scorer(recommender, batch_size, source if errors == "stop" else None), into.commit)
-            if _stamp(source) != stamp:
-                raise DataError(f"{source} was changed while it was read; start again with --overwrite.")
-            into.finish(rows.num_shards, rows.num_rows)
-        into.tidy()
+        file = _made_input(output, given) if all_users else given
+        check_columns(file)
+        plan = Plan.of(file, shard_rows)
+        task = ScoreTask(
+            bundle=bundle,
+            device=device,
+            dtype=dtype,
+            engine=engine,
+            threads=threads,
+            source=replace(plan.source, path=output / MADE_INPUT) if all_users else plan.source,
+            output=output,
+            part_format=output_format,
+            asked=Asked(k, num_beams, exclude_history, prove_exact),
+            batch_size=batch_size,
+            shard_rows=shard_rows,
+            errors=errors,
+        )
+        progress = Progress(_say)
+        with _workers(ray, task, workers, len(plan.spans), progress.tell) as made:
+            into = ScoreOutput.open(output, {**task.settings, **made.computed_with()}, overwrite=overwrite)
+            if not into.finished:
+                _finish(into, plan, task, made, progress)
         bad = f", {into.num_bad_rows:,} of them bad: see the column error" if into.num_bad_rows else ""
         _say(f"{output} is finished: {into.num_rows:,} rows in {len(into.committed):,} parts{bad}.")
     if into.num_bad_rows:
         raise typer.Exit(BAD_ROWS)
 
 
-def _computed_with(recommender: Recommender) -> Job:
-    """What the last digits of a score depend on, beside the bundle and the batches."""
-    device = torch.device(recommender.device)
-    on_gpu = device.type == "cuda"
-    manifest = recommender.bundle.manifest
-    return {
-        "bundle": f"{manifest.name} {manifest.version}",
-        "engine": recommender.engine_name,
-        "dtype": recommender.dtype,
-        "device": device.type,
-        "processor": torch.cuda.get_device_name(device) if on_gpu else torch.backends.cpu.get_cpu_capability(),
-        "threads": torch.get_num_threads(),
-        **{f"{name}_version": version(name) for name in ("genrec", "torch", "transformers", "pyarrow")},
-    }
+def _given(source: Path | None, all_users: bool, interactions: Path | None) -> Path:
+    if all_users and interactions is not None and source is None:
+        return interactions
+    if source is not None and not all_users and interactions is None:
+        return source
+    raise typer.BadParameter("give either --input FILE, or --all-users --from FILE.")
 
 
-def _scorer(recommender: Recommender, batch_size: int, strict: Path | None) -> Callable[[Shard], list[ScoredRow]]:
-    """What scores a shard and says how far it is; with `strict`, the input, the first bad row ends the job."""
-    progress = _Progress()
-
-    def scorer(shard: Shard) -> list[ScoredRow]:
-        scored = score_rows(recommender, shard.rows, batch_size, lambda done: progress.tell(shard, done))
-        for place, row in enumerate(scored):
-            if strict and row.error is not None:
-                raise DataError(f"{strict}, row {shard.first_row + place + 1}: {row.error}")
-        return scored
-
-    return scorer
+def _made_input(output: Path, interactions: Path) -> Path:
+    """The histories of all users as rows, aside: whose job they are, is not known yet."""
+    rows = output / ASIDE / MADE_INPUT
+    with writing(output):
+        write_histories(interactions, rows)
+    return rows
 
 
-class _Progress:
-    """A line now and then: rows, rows/s since the start, time left."""
+@contextmanager
+def _workers(ray: str | None, task: ScoreTask, most: int | None, shards: int, told: Told) -> Iterator[Workers]:
+    if ray is not None:
+        with joined(ray) as cluster:
+            yield RayWorkers.of(cluster, task, most)
+        return
+    devices = worker_devices(task.device, most)[: max(1, shards)]
+    if len(devices) == 1:
+        with closing(ThisProcess(replace(task, device=devices[0]), told)) as here:
+            yield here
+    else:
+        with closing(WorkerProcesses(task, devices, told)) as processes:
+            yield processes
 
-    def __init__(self) -> None:
-        self._begin = self._told = monotonic()
-        self._rows = 0
-        self._of_shard: tuple[int, int] = (-1, 0)
 
-    def tell(self, shard: Shard, done: int) -> None:
-        """Told after each batch: `done` rows of `shard` are scored."""
-        number, before = self._of_shard
-        self._rows += done - (before if number == shard.number else 0)
-        self._of_shard = (shard.number, done)
-        now = monotonic()
-        if now - self._told < PROGRESS_S:
-            return
-        self._told = now
-        rate = self._rows / (now - self._begin)
-        in_all = (shard.first_row + len(shard.rows)) / shard.fraction
-        left = timedelta(seconds=round((in_all - shard.first_row - done) / rate))
-        _say(f"{shard.first_row + done:,} of about {in_all:,.0f} rows, {rate:.1f} rows/s, {left} left")
+def _finish(into: ScoreOutput, plan: Plan, task: ScoreTask, workers: Workers, progress: Progress) -> None:
+    """Have the missing shards scored, and declare the job done."""
+
+    def committed(span: ShardSpan, record: PartRecord) -> None:
+        into.committed[span.number] = record
+        progress.tell(span.number, span.num_rows)
+
+    into.reopen()
+    if plan.source.path != task.source.path:
+        into.take_input(plan.source.path)
+    if into.committed:
+        _say(f"going on: {into.num_rows:,} rows are there already, in {len(into.committed):,} parts.")
+    progress.begin(plan.num_rows, into.num_rows)
+    workers.run(into.missing(plan), committed)
+    task.source.check_unchanged()
+    into.finish(plan)
 
 
 class _Terminated(BaseException):
@@ -156,11 +161,6 @@ def _until_sigterm() -> Iterator[None]:
         raise typer.Exit(TERMINATED) from None
     finally:
         signal.signal(signal.SIGTERM, previous)
-
-
-def _stamp(file: Path) -> tuple[int, int]:
-    status = file.stat()
-    return status.st_size, status.st_mtime_ns
 
 
 def _say(line: str) -> None:

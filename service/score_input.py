@@ -1,13 +1,11 @@
 """The rows to score: each a request to the recommender, or the sentence on why it is none.
 
-A row is what `POST /recommend` would be sent, so the same wire type checks it. Rows come in shards of fixed row ranges.
-Knows no model and no output.
+A row is what `POST /recommend` would be sent, so the same wire type checks it. Knows no model and no output.
 """
 
 import difflib
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Annotated
 
@@ -16,7 +14,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from genrec.errors import DataError, RequestError
 from genrec.requests import Request
 from service.schemas import RecommendRequest
-from service.score_formats import Fields, RawRow, columns_of, format_of, read_rows
+from service.score_formats import Fields, RawRow, format_of, open_rows
 from service.translation import to_request
 from service.validation import refusal
 
@@ -41,23 +39,6 @@ class Row:
     error: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Shard:
-    """A fixed range of rows, which becomes one part of the output.
-
-    Attributes:
-        number: from 0.
-        first_row: its first row's number in the input, from 0.
-        rows: in order.
-        fraction: how much of the input has been read with its last row.
-    """
-
-    number: int
-    first_row: int
-    rows: Sequence[Row]
-    fraction: float
-
-
 @dataclass(frozen=True)
 class RowParser:
     """From fields to a request.
@@ -74,7 +55,7 @@ class RowParser:
         """The row; never raises for what is in it."""
         user_id = None
         try:
-            fields = {name: value for name, value in raw.fields().items() if value is not None}
+            fields = {name: value for name, value in raw().items() if value is not None}
             user_id = _user_id(fields.pop("user_id", None))
             return Row(user_id, self._request(fields), None)
         except RequestError as error:
@@ -93,48 +74,21 @@ class RowParser:
         return request
 
 
-class ScoreInput:
-    """A file of rows, in shards.
+def check_columns(path: Path) -> None:
+    """Before work begins: a file has the columns that rows need, and no other.
 
-    Attributes:
-        num_rows, num_shards: how many have been read, those that were passed over included.
+    Raises:
+        DataError: no such file, not a format we read, a column that we do not know or miss.
     """
-
-    def __init__(self, path: Path, shard_rows: int) -> None:
-        """Reads the columns, no row.
-
-        Raises:
-            DataError: no such file, not a format we read, a column that we do not know or miss.
-        """
-        self.path = path
-        self.format = format_of(path)
-        self.num_rows = self.num_shards = 0
-        self._shard_rows = shard_rows
-        self._check_columns()
-
-    def shards(self, parse: Callable[[RawRow], Row], done: Collection[int]) -> Iterator[Shard]:
-        """The shards that are not `done`, in order; the rows of one that is done are passed over unparsed.
-
-        Raises:
-            DataError: the file is broken from some row on.
-        """
-        rows = read_rows(self.path)
-        while raws := list(islice(rows, self._shard_rows)):
-            number, first_row = self.num_shards, self.num_rows
-            self.num_shards += 1
-            self.num_rows += len(raws)
-            if number not in done:
-                yield Shard(number, first_row, [parse(raw) for raw in raws], raws[-1].fraction)
-
-    def _check_columns(self) -> None:
-        columns = columns_of(self.path)
-        for name in columns:
-            if name not in COLUMNS:
-                raise DataError(f"{self.path}: {_unknown(name)} It reads {', '.join(COLUMNS)}.")
-        if self.format != "jsonl":  # there a row that lacks one is that row's own error
-            for name in REQUIRED:
-                if name not in columns:
-                    raise DataError(f"{self.path} has no column {name!r}; its columns: {', '.join(columns)}.")
+    with open_rows(path) as rows:
+        columns = rows.columns
+    for name in columns:
+        if name not in COLUMNS:
+            raise DataError(f"{path}: {_unknown(name)} It reads {', '.join(COLUMNS)}.")
+    if format_of(path) != "jsonl":  # there a row that lacks one is that row's own error
+        for name in REQUIRED:
+            if name not in columns:
+                raise DataError(f"{path} has no column {name!r}; its columns: {', '.join(columns)}.")
 
 
 def _user_id(value: object) -> str:

@@ -1,69 +1,79 @@
-"""The output directory of batch scoring, and the protocol that makes it whole however often the job is killed.
+"""The output directory of batch scoring: who may write in it, what is computed there, and when that is done.
 
     _JOB.json          what is computed, from what, with what: written first, compared at every start
-    part-00000.parquet … the rows of one shard each, in input order
-    _commits/part-00000.json … rows, bytes and sha256 of a part: it counts only with its record, and only if they agree
+    part-…, _commits/  the parts and their records, see `service/score_commit.py`
     _MANIFEST.json     the job and all records
     _SUCCESS           empty, written last
 
-Every file is written aside, synced, renamed and its directory synced, so under its own name it is whole. Nothing in any
-of them depends on when or where it was written, so a finished directory is the same bytes however it came to be. Knows
-neither requests nor models.
+Nothing in any of them depends on when or where it was written, so a finished directory is the same bytes however it
+came to be. Knows neither requests nor models.
 """
 
 import fcntl
-import hashlib
-import json
-import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Self
+from typing import Self, TextIO
 
-from genrec.bundle.layout import sha256_of, sync
+from genrec.bundle.layout import sync
 from genrec.errors import InputError, LockedError
-from service.score_part import ScoredRow, encode
+from service.score_commit import ASIDE, COMMITS, Commits, PartRecord, place, writing
+from service.score_job import JOB, Job, differences, key_of, read_json, to_json
+from service.score_plan import Plan, ShardSpan
 
 FORMAT_VERSION = 1
-JOB, MANIFEST, SUCCESS, COMMITS = "_JOB.json", "_MANIFEST.json", "_SUCCESS", "_commits"
-ASIDE, LOCK = ".tmp", ".lock"
-
-Job = Mapping[str, str | int | bool | None]
-"""Everything the bytes of the output depend on, by name."""
-
-
-@dataclass(frozen=True, slots=True)
-class PartRecord:
-    """What a part must be to count."""
-
-    file: str
-    rows: int
-    bad_rows: int
-    bytes: int
-    sha256: str
+MANIFEST, SUCCESS, MADE_INPUT = "_MANIFEST.json", "_SUCCESS", "_input.parquet"
+LOCK, WORKERS = ".lock", ".workers"
 
 
 @contextmanager
 def held(directory: Path) -> Iterator[None]:
-    """Hold the output directory, made if absent; the lock ends with the process, however that ends.
+    """Hold the output directory, made if absent; what is written aside there goes when it ends or begins again.
+
+    The lock ends with the process, however that ends; it is not to be had while workers of such a process live.
 
     Raises:
         LockedError: another run holds it.
-        InputError: it cannot be made.
+        InputError: it cannot be made, or holds files that are not ours.
     """
-    with _writing(directory):
+    with writing(directory):
         directory.mkdir(parents=True, exist_ok=True)
         lock = (directory / LOCK).open("w")
     with lock:
+        _take(
+            lock, fcntl.LOCK_EX, f"{directory} is being written by another run; wait for it or give another --output."
+        )
+        with writing(directory), (directory / WORKERS).open("w") as workers:
+            _take(workers, fcntl.LOCK_EX, f"workers of a run that was killed still end in {directory}; try again soon.")
+        _check_ours(directory)
+        with writing(directory):
+            shutil.rmtree(directory / ASIDE, ignore_errors=True)
+            (directory / ASIDE).mkdir()
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise LockedError(
-                f"{directory} is being written by another run; wait for it or give another --output."
-            ) from error
+            yield
+        finally:
+            shutil.rmtree(directory / ASIDE, ignore_errors=True)
+
+
+@contextmanager
+def worked_in(directory: Path) -> Iterator[None]:
+    """Within it no other run is given the output directory. Any number of workers may be.
+
+    Raises:
+        InputError: it is not there, or cannot be written in.
+    """
+    with writing(directory), (directory / WORKERS).open("r+") as workers:
+        fcntl.flock(workers, fcntl.LOCK_SH)
         yield
+
+
+def _take(lock: TextIO, how: int, otherwise: str) -> None:
+    try:
+        fcntl.flock(lock, how | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise LockedError(otherwise) from error
 
 
 class ScoreOutput:
@@ -89,20 +99,18 @@ class ScoreOutput:
             overwrite: remove the output of another job instead of refusing; what is no output stays.
 
         Raises:
-            InputError: the directory holds another job, or files that are not ours.
+            InputError: the directory holds another job.
         """
-        _check_job(directory, job, overwrite)
-        output = cls(directory, job, {})
-        with _writing(directory):
-            shutil.rmtree(directory / ASIDE, ignore_errors=True)
-            (directory / ASIDE).mkdir()
-            (directory / COMMITS).mkdir(exist_ok=True)
-        if not (directory / JOB).exists() or _read_json(directory / JOB) != job:
-            with _writing(directory):
+        there = read_json(directory / JOB)
+        if (directory / JOB).exists() and not overwrite:
+            _check_same(directory, there, job)
+        if there != job:
+            with writing(directory):
                 _remove_output(directory)
-            output._place(JOB, _json(job))
-        output.committed = dict(_whole_parts(directory))
-        return output
+                place(directory / JOB, to_json(job), directory / ASIDE)
+        commits = Commits(directory, job)
+        commits.prepare()
+        return cls(directory, job, commits.whole())
 
     @property
     def finished(self) -> bool:
@@ -122,56 +130,48 @@ class ScoreOutput:
 
     def reopen(self) -> None:
         """Take back that the job is done, before a part of it is written again."""
-        with _writing(self.directory):
+        with writing(self.directory):
             for name in (SUCCESS, MANIFEST):  # in this order: there is no success without a manifest
                 (self.directory / name).unlink(missing_ok=True)
                 sync(self.directory)
 
-    def commit(self, number: int, rows: Sequence[ScoredRow]) -> None:
-        """Write a shard's part and its record.
+    def take_input(self, made: Path) -> None:
+        """Keep the rows that were made for this job as its `MADE_INPUT`.
 
         Raises:
-            InputError: it cannot be written; what was committed stays.
+            InputError: they cannot be.
         """
-        file_format = str(self._job["output_format"])
-        name = f"part-{number:05d}"
-        content = encode(rows, file_format)
-        record = PartRecord(
-            file=f"{name}.{file_format}",
-            rows=len(rows),
-            bad_rows=sum(row.error is not None for row in rows),
-            bytes=len(content),
-            sha256=hashlib.sha256(content).hexdigest(),
-        )
-        self._place(record.file, content)
-        self._place(f"{COMMITS}/{name}.json", _sealed(record))
-        self.committed[number] = record
+        with writing(self.directory):
+            sync(made)
+            made.replace(self.directory / MADE_INPUT)
+            sync(self.directory)
 
-    def finish(self, num_shards: int, num_rows: int) -> None:
+    def missing(self, plan: Plan) -> list[ShardSpan]:
+        """The shards that are not committed, in order."""
+        return [span for span in plan.spans if span.number not in self.committed]
+
+    def finish(self, plan: Plan) -> None:
         """Declare the job done.
 
         Raises:
-            InputError: the parts are not what was read.
+            InputError: the parts are not what the input has.
         """
-        if sorted(self.committed) != list(range(num_shards)) or self.num_rows != num_rows:
+        expected = {span.number: span.num_rows for span in plan.spans}
+        if {number: record.rows for number, record in self.committed.items()} != expected:
             raise InputError(
-                f"{self.directory} holds {self.num_rows} rows in {len(self.committed)} parts, the input {num_rows} in "
-                f"{num_shards}: one of them was changed meanwhile. Start again with --overwrite."
+                f"{self.directory} holds {self.num_rows} rows in {len(self.committed)} parts, the input "
+                f"{plan.num_rows} in {len(expected)}: one of them was changed meanwhile. Start again with --overwrite."
             )
-        self._place(MANIFEST, self._manifest())
-        self._place(SUCCESS, b"")
-        self.tidy()
-
-    def tidy(self) -> None:
-        """Remove what is only needed while writing."""
-        shutil.rmtree(self.directory / ASIDE, ignore_errors=True)
+        with writing(self.directory):
+            place(self.directory / MANIFEST, self._manifest(), self.directory / ASIDE)
+            place(self.directory / SUCCESS, b"", self.directory / ASIDE)
 
     def _manifest(self) -> bytes:
         records = [record for _, record in sorted(self.committed.items())]
-        return _json(
+        return to_json(
             {
                 "format_version": FORMAT_VERSION,
-                "key": hashlib.sha256(_json(self._job)).hexdigest(),
+                "key": key_of(self._job),
                 "job": dict(self._job),
                 "parts": [asdict(record) for record in records],
                 "rows": self.num_rows,
@@ -180,98 +180,30 @@ class ScoreOutput:
             }
         )
 
-    def _place(self, name: str, content: bytes) -> None:
-        target = self.directory / name
-        with _writing(self.directory):
-            aside = self.directory / ASIDE / target.name
-            _write_aside(aside, content)
-            _rename(aside, target)
-            sync(target.parent)
 
-
-def _write_aside(file: Path, content: bytes) -> None:
-    with file.open("wb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
-
-
-def _rename(aside: Path, target: Path) -> None:
-    aside.replace(target)
-
-
-@contextmanager
-def _writing(directory: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
+def _check_ours(directory: Path) -> None:
+    ours = (LOCK, WORKERS, ASIDE, COMMITS)
+    if (directory / JOB).exists():
+        return
+    if foreign := sorted(path.name for path in directory.iterdir() if path.name not in ours):
         raise InputError(
-            f"cannot write in {directory}: {error.strerror or error}; "
-            "mend that and start again, finished parts are kept."
-        ) from error
+            f"{directory} holds {foreign[0]!r} and is not the output of a scoring job; "
+            "give an empty or new directory as --output."
+        )
 
 
-def _check_job(directory: Path, job: Job, overwrite: bool) -> None:
-    if not (directory / JOB).exists():
-        if foreign := [path.name for path in directory.iterdir() if path.name not in (LOCK, ASIDE, COMMITS)]:
-            raise InputError(
-                f"{directory} holds {sorted(foreign)[0]!r} and is not the output of a scoring job; "
-                "give an empty or new directory as --output."
-            )
-        return
-    if overwrite:
-        return
-    there = _read_json(directory / JOB)
+def _check_same(directory: Path, there: Job | None, job: Job) -> None:
     if there is None:
         raise InputError(f"{directory / JOB} is damaged; --overwrite starts again.")
-    changed = [name for name in sorted({*job, *there}) if there.get(name) != job.get(name)]
-    if changed:
-        what = "; ".join(f"{name} was {str(there.get(name))[:40]}, is {str(job.get(name))[:40]}" for name in changed)
+    if differ := differences(there, job):
         raise InputError(
-            f"{directory} is the output of another job: {what}. Give another --output, or --overwrite to replace it."
+            f"{directory} is the output of another job: {differ}. Give another --output, or --overwrite to replace it."
         )
 
 
 def _remove_output(directory: Path) -> None:
     """Remove a job's output but for `_JOB.json`: killed half-way, the directory is still known as ours."""
-    for pattern in (SUCCESS, MANIFEST, f"{COMMITS}/part-*.json", "part-*.parquet", "part-*.jsonl"):
+    for pattern in (SUCCESS, MANIFEST, f"{COMMITS}/part-*.json", "part-*.parquet", "part-*.jsonl", MADE_INPUT):
         for file in directory.glob(pattern):
             file.unlink()
         sync(directory)
-
-
-def _whole_parts(directory: Path) -> Iterator[tuple[int, PartRecord]]:
-    """The parts that are as their records say; one that is not, or whose record is not, is scored again."""
-    for file in sorted((directory / COMMITS).glob("part-*.json")):
-        fields = _read_json(file) or {}
-        fields.pop("check", None)
-        try:
-            record = PartRecord(**fields)
-            part = directory / Path(record.file).name
-            if (
-                file.read_bytes() == _sealed(record)
-                and part.stem == file.stem
-                and part.stat().st_size == record.bytes
-                and sha256_of(part) == record.sha256
-            ):
-                yield int(file.stem.removeprefix("part-")), record
-        except (TypeError, ValueError, OSError):
-            continue
-
-
-def _sealed(record: PartRecord) -> bytes:
-    """A record's file; `check` tells a damaged one from a whole one."""
-    check = hashlib.sha256(_json(asdict(record))).hexdigest()
-    return _json({**asdict(record), "check": check})
-
-
-def _json(value: Mapping[str, Any]) -> bytes:
-    return (json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n").encode()
-
-
-def _read_json(file: Path) -> dict[str, Any] | None:
-    try:
-        value = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return value if isinstance(value, dict) else None

@@ -121,8 +121,8 @@ def test_the_domain_imports_and_answers_without_any_extra(causal_bundle_path: Pa
     assert (run.returncode, run.stderr) == (0, "")
 
 
-@pytest.mark.parametrize("module", ["peft", "sklearn", "matplotlib", "polars", "training"])
-def test_a_service_that_imported_a_training_dependency_would_be_found(module: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("module", ["peft", "sklearn", "matplotlib", "polars", "training", "ray"])
+def test_a_service_that_imported_a_dependency_of_another_extra_would_be_found(module: str, tmp_path: Path) -> None:
     assert find_spec(module), f"install {module} for this test to show anything"
     (tmp_path / "offender.py").write_text(f"import {module}\n")
     run = probe({"genrec", "service"}, ["offender"], "service", path=tmp_path)
@@ -133,6 +133,6 @@ def test_the_service_brings_no_training_dependency() -> None:
     service, training = closure("service"), closure("training")
     assert {"fastapi", "uvicorn", "torch", "transformers", "starlette"} <= service
     assert {"peft", "polars", "scikit-learn", "matplotlib", "accelerate"} <= training
-    assert not service & {"peft", "datasets", "scikit-learn", "matplotlib", "polars", "accelerate", "pytest"}
+    assert not service & {"peft", "datasets", "scikit-learn", "matplotlib", "polars", "accelerate", "pytest", "ray"}
     assert not training & {"fastapi", "uvicorn", "pytest"}
     assert not closure() & {"fastapi", "peft", "uvicorn"}

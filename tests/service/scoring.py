@@ -54,10 +54,15 @@ def cell(name: str, value: object) -> object:
 
 
 def score(bundle: Path, source: Path, output: Path, *flags: str) -> int:
-    """Run the command in this process; its exit code."""
-    arguments = ["score", "--bundle", str(bundle), "--input", str(source), "--output", str(output), *flags]
+    """Run the command in this process, the worker too unless it is told otherwise; its exit code."""
+    here = [] if "--workers" in flags else ["--workers", "1"]
+    return command("--bundle", str(bundle), "--input", str(source), "--output", str(output), *here, *flags)
+
+
+def command(*arguments: str) -> int:
+    """`genrec score` in this process; its exit code."""
     with pytest.raises(SystemExit) as ended:
-        main(arguments)
+        main(["score", *arguments])
     return int(ended.value.code or 0)
 
 

@@ -1,6 +1,8 @@
 """Reading rows: what a broken one says, and what breaks a whole file."""
 
 import json
+import tracemalloc
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,31 +12,71 @@ import pytest
 
 from genrec.errors import DataError, RequestError
 from service import score_formats
-from service.score_formats import columns_of, format_of, read_rows
+from service.score_formats import RawRow, format_of, open_rows
 from tests.service.scoring import some_rows, write_rows
 
 
 def parsed(path: Path) -> list[Any]:
     """The fields of every row, or the sentence that it has none."""
+    with open_rows(path) as rows:
+        return fields_of(rows.read(rows.place, 10_000))
+
+
+def fields_of(raws: Sequence[RawRow]) -> list[Any]:
     found: list[Any] = []
-    for row in read_rows(path):
+    for raw in raws:
         try:
-            found.append(row.fields())
+            found.append(raw())
         except RequestError as error:
             found.append(f"{error.pointer} {error}".strip())
     return found
 
 
+def columns_of(path: Path) -> list[str]:
+    with open_rows(path) as rows:
+        return list(rows.columns)
+
+
 @pytest.mark.parametrize("suffix", ["jsonl", "csv", "parquet"])
-def test_every_format_gives_the_fields_that_were_written_and_ends_at_1(tmp_path, suffix):
+def test_every_format_gives_the_fields_that_were_written(tmp_path, suffix):
     rows = some_rows(2500)
     path = write_rows(tmp_path / f"rows.{suffix}", rows)
     assert columns_of(path) == ["user_id", "history"]
     assert parsed(path) == rows
-    fractions = [row.fraction for row in read_rows(path)]
-    assert fractions[-1] == 1.0
-    assert fractions == sorted(fractions)
-    assert 0 < fractions[0] < 1
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "csv", "parquet"])
+def test_rows_can_be_read_from_any_place_where_one_begins_in_any_order(tmp_path, suffix):
+    rows = some_rows(2500)
+    path = write_rows(tmp_path / f"rows.{suffix}", rows)
+    if suffix == "parquet":
+        pq.write_table(pq.read_table(path), path, row_group_size=700)
+    places = []
+    with open_rows(path) as file:
+        for start in range(0, 2500, 300):
+            places.append((file.place, start))
+            assert file.skip(300) == min(300, 2500 - start)
+        assert file.skip(300) == 0
+        for place, start in [*places, *reversed(places), places[3], places[3], places[5]]:
+            assert fields_of(file.read(place, 300)) == rows[start : start + 300]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_rows_of_a_csv_begin_where_they_begin_whatever_ends_a_line_and_with_quoted_line_ends(tmp_path, end, monkeypatch):
+    monkeypatch.setattr(score_formats, "_BLOCK_BYTES", 7)  # lines and their two ends fall apart
+    path = tmp_path / "rows.csv"
+    users = ["ä", f"b{end}b", "c,c", f"{end}{end}d", "e"]
+    lines = [f'"{user}",[]{end}' for user in users]
+    path.write_bytes(f"\ufeffuser_id,history{end}{end}{lines[0]}{end}{''.join(lines[1:])}".encode())
+    places = []
+    with open_rows(path) as file:
+        for user in users:
+            places.append((file.place, user))
+            assert file.skip(1) == 1
+        assert file.skip(1) == 0
+    for place, user in places:
+        with open_rows(path) as file:
+            assert fields_of(file.read(place, 1)) == [{"user_id": user, "history": []}]
 
 
 @pytest.mark.parametrize(
@@ -128,11 +170,12 @@ def test_a_file_of_no_known_kind_or_none_at_all_is_refused(tmp_path):
             format_of(tmp_path / absent)
 
 
-def test_rows_are_not_held_in_memory(tmp_path):
-    import tracemalloc
-
-    path = write_rows(tmp_path / "rows.jsonl", [{"user_id": "u", "history": ["i" * 1000] * 10}] * 2000)  # 20 MB
+@pytest.mark.parametrize("suffix", ["jsonl", "csv"])
+def test_rows_that_are_passed_over_are_not_held_in_memory(tmp_path, suffix):
+    rows = [{"user_id": "u", "history": ["i" * 1000] * 10}] * 2000  # 20 MB
+    path = write_rows(tmp_path / f"rows.{suffix}", rows)
     tracemalloc.start()
-    assert sum(1 for _ in read_rows(path)) == 2000
-    assert tracemalloc.get_traced_memory()[1] < 1e6
+    with open_rows(path) as file:
+        assert file.skip(3000) == 2000
+    assert tracemalloc.get_traced_memory()[1] < 6e6
     tracemalloc.stop()

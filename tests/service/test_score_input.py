@@ -9,15 +9,14 @@ from genrec.errors import DataError
 from genrec.filters import Filter
 from genrec.requests import Request
 from service.schemas import RecommendRequest
-from service.score_formats import RawRow
-from service.score_input import Row, RowParser, ScoreInput
+from service.score_input import Row, RowParser, check_columns
 from service.translation import to_request
 from tests.service.fakes import FakeRecommender
-from tests.service.scoring import some_rows, write_rows
+from tests.service.scoring import write_rows
 
 
 def parse(fields: dict[str, Any], **defaults: Any) -> Row:
-    return RowParser(defaults, FakeRecommender().validate)(RawRow(lambda: dict(fields), 1.0))
+    return RowParser(defaults, FakeRecommender().validate)(lambda: dict(fields))
 
 
 def test_a_row_is_the_request_that_the_service_would_make_of_it():
@@ -105,30 +104,11 @@ def test_a_filter_that_is_null_is_no_filter():
     assert parse({"user_id": "a", "history": [], "filter": None}).request == Request([], exclude=[])
 
 
-def test_shards_are_fixed_ranges_and_those_that_are_done_are_passed_over_unparsed(tmp_path):
-    path = write_rows(tmp_path / "rows.jsonl", some_rows(10))
-    parsed: list[Any] = []
-
-    def parser(raw: RawRow) -> Row:
-        parsed.append(raw.fields()["user_id"])
-        return Row(parsed[-1], None, "")
-
-    rows = ScoreInput(path, 4)
-    shards = list(rows.shards(parser, {1}))
-    assert [(shard.number, shard.first_row, [row.user_id for row in shard.rows]) for shard in shards] == [
-        (0, 0, ["u0", "u1", "u2", "u3"]),
-        (2, 8, ["u8", "u9"]),
-    ]
-    assert parsed == ["u0", "u1", "u2", "u3", "u8", "u9"]
-    assert (rows.num_shards, rows.num_rows) == (3, 10)
-    assert shards[-1].fraction == 1.0
-
-
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
 def test_a_table_without_users_or_histories_is_refused(tmp_path, suffix):
     path = write_rows(tmp_path / f"rows.{suffix}", [{"user_id": "a", "k": 3}])
     with pytest.raises(DataError, match="has no column 'history'; its columns: user_id, k"):
-        ScoreInput(path, 10)
+        check_columns(path)
 
 
 def test_of_jsonl_an_unknown_key_is_refused_if_the_first_row_has_it_and_else_an_error_of_its_row(tmp_path):
@@ -136,16 +116,14 @@ def test_of_jsonl_an_unknown_key_is_refused_if_the_first_row_has_it_and_else_an_
     good, bad = json.dumps({"user_id": "a", "history": []}), json.dumps({"user_id": "b", "history": [], "kk": 1})
     path.write_text(f"{bad}\n{good}\n")
     with pytest.raises(DataError, match=r"There is no column 'kk'; did you mean 'k'.*It reads user_id, history, k,"):
-        ScoreInput(path, 10)
+        check_columns(path)
     path.write_text(f"{good}\n{bad}\n")
-    [shard] = ScoreInput(path, 10).shards(RowParser({}, FakeRecommender().validate), ())
-    assert [row.error for row in shard.rows] == [None, "There is no column 'kk'; did you mean 'k'?"]
+    check_columns(path)
+    assert parse(json.loads(bad)).error == "There is no column 'kk'; did you mean 'k'?"
 
 
 @pytest.mark.parametrize("content", ["", "\n\n"])
-def test_a_file_without_rows_has_no_shards(tmp_path, content):
+def test_a_file_without_rows_has_no_columns_to_refuse(tmp_path, content):
     path = tmp_path / "rows.jsonl"
     path.write_text(content)
-    rows = ScoreInput(path, 10)
-    assert list(rows.shards(RowParser({}, FakeRecommender().validate), ())) == []
-    assert rows.num_rows == 0
+    check_columns(path)

@@ -15,7 +15,7 @@ import torch
 
 from genrec.recommender import Recommender
 from genrec.requests import Request
-from service import score_output
+from service import score_commit
 from tests.fakes import TinyShape, tiny_bundle
 from tests.service import scoring
 from tests.service.scoring import content_of, rows_of, score, some_rows, write_rows
@@ -50,7 +50,7 @@ def test_killed_before_any_step_and_started_again_the_bytes_are_the_same(
     source = write_rows(tmp_path / "rows.jsonl", some_rows(6))
     out = tmp_path / "out"
     name = "_write_aside" if step == "torn write" else step
-    real, calls = getattr(score_output, name), []
+    real, calls = getattr(score_commit, name), []
 
     def killed(*arguments: Any) -> None:
         calls.append(arguments)
@@ -61,7 +61,7 @@ def test_killed_before_any_step_and_started_again_the_bytes_are_the_same(
         real(*arguments)
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(score_output, name, killed)
+        patch.setattr(score_commit, name, killed)
         score(causal_bundle_path, source, out, "--shard-rows", "3")
     assert not (out / "_SUCCESS").exists() or (step, place) == ("sync", 6)
     assert score(causal_bundle_path, source, out, "--shard-rows", "3") == 0
@@ -171,17 +171,16 @@ def test_other_settings_are_refused_unless_overwritten(
 
 
 def test_another_input_bundle_or_number_of_threads_is_refused(
-    model, recommender, causal_bundle_path, source, tmp_path, capsys, monkeypatch
+    model, recommender, causal_bundle_path, source, tmp_path, capsys
 ):
     out = tmp_path / "out"
     score(causal_bundle_path, source, out)
     other = tiny_bundle(tmp_path, TinyShape("causal", seed=1))
     assert score(other, source, out) == 65
     assert f"bundle was tiny {recommender.bundle.manifest.version}, is tiny " in capsys.readouterr().err
-    with monkeypatch.context() as patch:
-        patch.setattr(torch, "get_num_threads", lambda: 7)
-        assert score(causal_bundle_path, source, out) == 65
-        assert "threads was 1, is 7" in capsys.readouterr().err
+    assert score(causal_bundle_path, source, out, "--threads", "2") == 65
+    torch.set_num_threads(1)
+    assert "threads was 1, is 2" in capsys.readouterr().err
     source.write_text(source.read_text().replace("i1", "i2"))
     assert score(causal_bundle_path, source, out) == 65
     assert "input_sha256 was " in capsys.readouterr().err
@@ -193,9 +192,9 @@ def test_killed_while_it_overwrites_the_old_job_is_still_known(
     out = tmp_path / "out"
     score(causal_bundle_path, source, out)
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(score_output, "_write_aside", lambda *_: (_ for _ in ()).throw(Killed()))
+        patch.setattr(score_commit, "_write_aside", lambda *_: (_ for _ in ()).throw(Killed()))
         score(causal_bundle_path, source, out, "--k", "3", "--overwrite")
-    assert sorted(content_of(out)) == [".lock", "_JOB.json"]
+    assert sorted(content_of(out)) == [".lock", ".workers", "_JOB.json"]
     assert score(causal_bundle_path, source, out, "--k", "3", "--overwrite") == 0
 
 
@@ -203,16 +202,16 @@ def test_a_full_disk_is_a_sentence_and_the_job_goes_on_when_there_is_room(
     model, causal_bundle_path, unbroken, tmp_path, monkeypatch, capsys
 ):
     source = write_rows(tmp_path / "rows.jsonl", some_rows(6))
-    real = score_output._write_aside
+    real = score_commit._write_aside
 
     def full(file: Path, content: bytes) -> None:
-        if file.name == "part-00001.parquet":
+        if file.name.startswith("part-00001.parquet"):
             file.write_bytes(content[:100])
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         real(file, content)
 
     with monkeypatch.context() as patch:
-        patch.setattr(score_output, "_write_aside", full)
+        patch.setattr(score_commit, "_write_aside", full)
         assert score(causal_bundle_path, source, tmp_path / "out", "--shard-rows", "3") == 65
     assert f"cannot write in {tmp_path / 'out'}: No space left on device" in capsys.readouterr().err
     assert score(causal_bundle_path, source, tmp_path / "out", "--shard-rows", "3") == 0
