@@ -118,9 +118,7 @@ def send(server: Server, job: Job, name: str, reference: Reference | None = None
         input=json.dumps(asdict(job)), capture_output=True, text=True, check=True, env={**os.environ},  # noqa: TID251
     )  # fmt: skip
     result = Result(**json.loads(done.stdout))
-    wrong = (
-        0 if reference is None else sum(map(_differs, [reference] * len(result.asked), result.asked, result.answers))
-    )
+    wrong = 0 if reference is None else sum(map(differs, [reference] * len(result.asked), result.asked, result.answers))
     return Seen(name, job.rate or None, result, _cpu_s(server.process.pid) - before, wrong)
 
 
@@ -195,7 +193,8 @@ def draw(seen: Sequence[Seen], picture: Path) -> None:
     pyplot.close(figure)
 
 
-def _differs(reference: Reference, which: int, answer: Mapping[str, list[object]] | None) -> bool:
+def differs(reference: Reference, which: int, answer: Mapping[str, list[object]] | None) -> bool:
+    """Whether an answer to body `which` is not the lone client's; none at all is not wrong."""
     if answer is None:
         return False
     expected = reference[which]

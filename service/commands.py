@@ -27,6 +27,8 @@ from service.listeners import ByPort, allow_open_files, listen
 from service.loading import load_to_serve
 from service.logs import configure_logs
 from service.protocol import bounded_protocol
+from service.ray_deployment import Replicas
+from service.serve_ray import serve_on_ray
 from service.settings import Settings, read_settings
 from service.state import ServiceState
 
@@ -46,14 +48,27 @@ def serve(
     expect_version: Annotated[
         str | None, typer.Option(help="Refuse every other version of a bundle. [GENREC_EXPECT_VERSION]")
     ] = None,
+    ray: Annotated[
+        str | None, typer.Option(help="Serve with Ray: HOST:PORT of a cluster's head node to deploy there, or local.")
+    ] = None,
+    replicas: Annotated[
+        str | None, typer.Option(help="With --ray, how many: 2, or from 1 to 8 by load: 1-8. [1]")
+    ] = None,
 ) -> None:
     """Serve a bundle over HTTP. Every setting is also a GENREC_* variable; flags win."""
+    if replicas is not None and ray is None:
+        raise typer.BadParameter(
+            "without --ray there is one process; give --ray local for more", param_hint="--replicas"
+        )
     settings = read_settings(
         {
             "bundle": bundle, "host": host, "port": port, "device": device, "dtype": dtype, "engine": engine,
             "expect_version": expect_version,
         }
     )  # fmt: skip
+    if ray is not None:
+        serve_on_ray(settings, ray, Replicas.parse(replicas or "1"))
+        return
     with ExitStack() as sockets:
         allow_open_files(open_files(settings))
         listeners = [sockets.enter_context(listen(settings.host, settings.port, "--host or --port"))]

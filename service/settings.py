@@ -13,7 +13,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from genrec.errors import InputError
 from service.schemas import MAX_LIST_ITEMS
@@ -204,6 +204,26 @@ def read_settings(flags: Mapping[str, Any]) -> Settings:
     _refuse_unknown_names(os.environ)  # noqa: TID251  this is the one place
     try:
         return Settings(**{name: value for name, value in flags.items() if value is not None})
+    except ValidationError as error:
+        raise InputError(_sentence(error.errors(include_url=False)[0])) from error
+
+
+class _GivenSettings(Settings):
+    @classmethod
+    def settings_customise_sources(
+        cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource, *_: object, **__: object
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return (init_settings,)
+
+
+def given_settings(values: Mapping[str, Any]) -> Settings:
+    """Settings from plain values alone, whatever the environment of this machine says.
+
+    Raises:
+        InputError: as `read_settings`.
+    """
+    try:
+        return _GivenSettings(**values)
     except ValidationError as error:
         raise InputError(_sentence(error.errors(include_url=False)[0])) from error
 

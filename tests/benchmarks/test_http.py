@@ -6,8 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from benchmarks.http import Seen, at_bounds, draw, histories, overhead
-from benchmarks.http import _differs as differs
+from benchmarks.http import Seen, at_bounds, differs, draw, histories, overhead
 from benchmarks.sender import Job, Result, Sender
 
 TIMING = {"queue": 1.0, "encode": 2.0, "decode": 5.0, "total": 9.0}

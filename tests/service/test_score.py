@@ -117,17 +117,25 @@ async def test_rows_are_answered_as_the_service_answers_them(recommender, causal
                 )
 
 
-def test_the_size_of_batches_changes_no_item(model, causal_bundle_path, tmp_path):
-    source = write_rows(tmp_path / "rows.jsonl", some_rows(11))
-    expected: list[dict[str, Any]] = []
-    for size in ("1", "3", "32"):
+@pytest.mark.anyio
+async def test_500_users_get_the_same_items_alone_in_8_in_64_and_online(
+    model, recommender, causal_bundle_path, tmp_path
+):
+    source = write_rows(tmp_path / "rows.jsonl", some_rows(500))
+    async with serving(load=lambda *_, **__: recommender) as running:
+        expected: list[dict[str, Any]] = []
+        for start in range(0, 500, 50):
+            asked = [{"history": row["history"]} for row in some_rows(500)[start : start + 50]]
+            body = {"requests": asked}
+            expected += (await running.client.post("/v1/recommend/batch", json=body)).json()["results"]
+    for size in ("1", "8", "64"):
+        model.asked.clear()
         score(causal_bundle_path, source, tmp_path / size, "--batch-size", size)
+        assert max(map(len, model.asked)) == int(size)
         rows = rows_of(tmp_path / size)
-        expected = expected or rows
         assert [item_ids(row) for row in rows] == [item_ids(row) for row in expected]
         for row, other in zip(rows, expected, strict=True):
             assert [i["score"] for i in row["items"]] == pytest.approx([i["score"] for i in other["items"]], abs=1e-4)
-    assert max(map(len, model.asked)) == 11
 
 
 def test_bad_rows_keep_their_place_and_the_job_goes_on(model, causal_bundle_path, tmp_path, capsys):

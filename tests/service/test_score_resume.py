@@ -1,6 +1,7 @@
 """`genrec score` killed, disturbed and started again. What needs a process that is really killed is marked system."""
 
 import errno
+import json
 import os
 import signal
 import subprocess
@@ -13,9 +14,12 @@ from typing import Any
 import pytest
 import torch
 
+from genrec.errors import InputError
 from genrec.recommender import Recommender
 from genrec.requests import Request
 from service import score_commit
+from service.score_job import to_json
+from service.score_output import ScoreOutput, held
 from tests.fakes import TinyShape, tiny_bundle
 from tests.service import scoring
 from tests.service.scoring import content_of, rows_of, score, some_rows, write_rows
@@ -184,6 +188,30 @@ def test_another_input_bundle_or_number_of_threads_is_refused(
     source.write_text(source.read_text().replace("i1", "i2"))
     assert score(causal_bundle_path, source, out) == 65
     assert "input_sha256 was " in capsys.readouterr().err
+
+
+JOB_KEYS = (
+    "batch_size", "bundle", "device", "dtype", "engine", "exclude_history", "genrec_version", "input_sha256", "k",
+    "num_beams", "output_format", "processor", "prove_exact", "pyarrow_version", "shard_rows", "threads",
+    "torch_version", "transformers_version",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", JOB_KEYS)
+def test_an_output_that_was_computed_with_anything_else_is_refused(model, causal_bundle_path, source, tmp_path, name):
+    """Of what a test cannot change, such as the processor, the record of the old run is changed instead."""
+    out = tmp_path / "out"
+    score(causal_bundle_path, source, out)
+    job = json.loads((out / "_JOB.json").read_text())
+    assert tuple(job) == JOB_KEYS
+    (out / "_JOB.json").write_bytes(to_json(job | {name: "other"}))
+    before = content_of(out)
+    with pytest.raises(InputError, match=f"is the output of another job: {name} was other, is "), held(out):
+        ScoreOutput.open(out, job)
+    assert score(causal_bundle_path, source, out) == 65
+    assert content_of(out) == before
+    assert score(causal_bundle_path, source, out, "--overwrite") == 0
+    assert json.loads((out / "_JOB.json").read_text()) == job
 
 
 def test_killed_while_it_overwrites_the_old_job_is_still_known(
