@@ -51,6 +51,6 @@ def test_a_user_who_is_missing_or_out_of_place_is_seen(tmp_path):
 
 def test_tenths_cover_the_run_and_none_is_empty():
     memory = [(float(second), float(second)) for second in range(25)]
-    assert [part[0][1] for part in in_tenths(memory)][0] == 0.0
+    assert in_tenths(memory)[0][0][1] == 0.0
     assert in_tenths(memory)[-1][-1][1] == 24.0
     assert all(in_tenths(memory[:3]))

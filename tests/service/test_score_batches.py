@@ -24,7 +24,11 @@ def test_rows_of_like_lengths_are_asked_together_and_come_back_in_their_order():
     recommender, done = Sealed(), []
     histories = [["1"] * length for length in (3, 1, 2, 1, 3, 2, 1)]
     rows = score_rows(recommender, asked(*histories), 3, done.append)
-    assert [[len(request.history) for request in batch] for batch in recommender.attempted] == [[1, 1, 1], [2, 2, 3], [3]]
+    assert [[len(request.history) for request in batch] for batch in recommender.attempted] == [
+        [1, 1, 1],
+        [2, 2, 3],
+        [3],
+    ]
     assert [row.user_id for row in rows] == list("0123456")
     assert done == [3, 6, 7]
 
@@ -32,7 +36,10 @@ def test_rows_of_like_lengths_are_asked_together_and_come_back_in_their_order():
 def test_rows_of_one_length_stay_in_order_and_bad_ones_are_not_asked():
     recommender, done = Sealed(), []
     rows = score_rows(recommender, asked(["1"], None, ["2"], None, None, ["3"], ["4"]), 2, done.append)
-    assert [[request.history for request in batch] for batch in recommender.attempted] == [[["1"], ["2"]], [["3"], ["4"]]]
+    assert [[request.history for request in batch] for batch in recommender.attempted] == [
+        [["1"], ["2"]],
+        [["3"], ["4"]],
+    ]
     assert [row.error for row in rows] == [None, "bad", None, "bad", "bad", None, None]
     assert [row.user_id for row in rows] == list("0123456")
     assert done == [5, 7]

@@ -62,7 +62,9 @@ def test_rows_can_be_read_from_any_place_where_one_begins_in_any_order(tmp_path,
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
-def test_rows_of_a_csv_begin_where_they_begin_whatever_ends_a_line_and_with_quoted_line_ends(tmp_path, end, monkeypatch):
+def test_rows_of_a_csv_begin_where_they_begin_whatever_ends_a_line_and_with_quoted_line_ends(
+    tmp_path, end, monkeypatch
+):
     monkeypatch.setattr(score_formats, "_BLOCK_BYTES", 7)  # lines and their two ends fall apart
     path = tmp_path / "rows.csv"
     users = ["ä", f"b{end}b", "c,c", f"{end}{end}d", "e"]

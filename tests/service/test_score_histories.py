@@ -17,7 +17,15 @@ from tests.service.scoring import command, content_of, rows_of
 
 recommender, model = scoring.recommender, scoring.model
 
-ROWS = [("b", "i3", 30), ("a", "i1", 20), ("b", "i1", 10), ("a", "i2", 20), ("007", "i9", 5), ("b", "i2", 20), ("a", "i4", 1)]
+ROWS = [
+    ("b", "i3", 30),
+    ("a", "i1", 20),
+    ("b", "i1", 10),
+    ("a", "i2", 20),
+    ("007", "i9", 5),
+    ("b", "i2", 20),
+    ("a", "i4", 1),
+]
 EXPECTED = [
     {"user_id": "b", "history": ["i1", "i2", "i3"]},
     {"user_id": "a", "history": ["i4", "i1", "i2"]},
@@ -25,7 +33,9 @@ EXPECTED = [
 ]
 
 
-def write(path: Path, rows: list[tuple[Any, ...]], names: tuple[str, ...] = ("user_id", "item_id", "timestamp")) -> Path:
+def write(
+    path: Path, rows: list[tuple[Any, ...]], names: tuple[str, ...] = ("user_id", "item_id", "timestamp")
+) -> Path:
     if path.suffix == ".parquet":
         columns = dict(zip(names, zip(*rows, strict=True), strict=True))
         pq.write_table(pa.table({name: list(values) for name, values in columns.items()}), path)

@@ -81,7 +81,7 @@ def test_what_an_output_depends_on_is_what_was_asked_and_what_computes(model, ta
 def test_a_worker_of_another_job_commits_nothing(model, task, plan):
     opened(task).close()
     other = ScoreWorker(replace(task, asked=replace(task.asked, k=5)))
-    with pytest.raises(InputError, match="a worker would not compute what .* holds: k was 4, is 5"):
+    with pytest.raises(InputError, match=r"a worker would not compute what .* holds: k was 4, is 5"):
         other.score(plan.spans[0])
     other.close()
     assert not list(task.output.glob("part-*"))

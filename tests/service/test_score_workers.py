@@ -108,7 +108,9 @@ def test_the_shard_of_a_worker_that_died_goes_to_the_next_one(lines):
 @pytest.mark.parametrize("said", [[FACTS], []])
 def test_three_deaths_at_one_shard_or_before_any_are_no_chance(lines, said):
     lines += [Line(*said) for _ in range(3)]
-    with pytest.raises(EngineError, match=r"a worker ended (at rows 1 to 1|before its first row), by signal 9, Killed, 3"):
+    with pytest.raises(
+        EngineError, match=r"a worker ended (at rows 1 to 1|before its first row), by signal 9, Killed, 3"
+    ):
         run(WorkerProcesses("task", ["a"], lambda *_: None), SPANS)
     assert not lines
 

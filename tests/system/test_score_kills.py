@@ -69,7 +69,7 @@ def test_one_worker_writes_what_two_write(unbroken, tmp_path):
 
 
 def test_killed_at_twenty_instants_and_started_again_each_time_the_bytes_are_the_same(unbroken, tmp_path):
-    """The instants lie over the time that an unbroken run takes; a run that was to be killed and is done begins anew."""
+    """The instants lie over the time of an unbroken run; a run that was to be killed and is done begins anew."""
     rng = random.Random(7)
     killed = interrupted = round_ = 0
     while killed < KILLS:
@@ -163,7 +163,9 @@ def test_sigterm_ends_all_within_ten_seconds_with_143_and_it_can_be_gone_on_from
     assert running.end(10) == 143
     assert time.monotonic() - begin < 10
     assert not workers_in(running.output)
-    assert running.said.endswith("genrec score: stopped by SIGTERM; start it again to go on, finished parts are kept.\n")
+    assert running.said.endswith(
+        "genrec score: stopped by SIGTERM; start it again to go on, finished parts are kept.\n"
+    )
     assert not (running.output / "_SUCCESS").exists()
     finish(unbroken, running.output)
 
@@ -175,7 +177,9 @@ def test_one_poison_row_of_a_thousand_is_an_error_in_its_place(unbroken, tmp_pat
     scoring = Scoring.start(unbroken.bundle, source, tmp_path / "out", "--shard-rows", "100", "--workers", "2")
     assert scoring.end() == 3
     found = rows_of(tmp_path / "out")
-    assert [(place, row["error"]) for place, row in enumerate(found) if row["error"]] == [(617, "/k k must be from 1 to 50.")]
+    assert [(place, row["error"]) for place, row in enumerate(found) if row["error"]] == [
+        (617, "/k k must be from 1 to 50.")
+    ]
     assert [row["user_id"] for row in found] == [f"u{number}" for number in range(1000)]
     assert all(row["items"] for place, row in enumerate(found) if place != 617)
 
