@@ -55,6 +55,20 @@ class Batch:
         labels, label_lengths = _padded([example["labels"] for example in examples], IGNORE)
         return cls(inputs, lengths, labels, label_lengths)
 
+    @classmethod
+    def stacked(cls, batches: Sequence["Batch"]) -> "Batch":
+        """The examples of several batches, one batch after the other, padded to the longest."""
+        return cls(
+            _stacked([batch.input_ids for batch in batches], 0),
+            np.concatenate([batch.lengths for batch in batches]),
+            _stacked([batch.labels for batch in batches], IGNORE),
+            np.concatenate([batch.label_lengths for batch in batches]),
+        )
+
+    def in_order(self, order: Ints) -> "Batch":
+        """Its examples in another order, ``(B,)`` places."""
+        return Batch(self.input_ids[order], self.lengths[order], self.labels[order], self.label_lengths[order])
+
 
 @dataclass(frozen=True, eq=False)
 class BatchEncoder:
@@ -195,6 +209,12 @@ def _put(ids: Ints, starts: Ints, pieces: Ints) -> Ints:
     np.put_along_axis(ids, columns, pieces, axis=1)
     ends: Ints = starts + pieces.shape[1]
     return ends
+
+
+def _stacked(matrices: Sequence[Ints], fill: int) -> Ints:
+    width = max(matrix.shape[1] for matrix in matrices)
+    wide = [np.pad(one, ((0, 0), (0, width - one.shape[1])), constant_values=fill) for one in matrices]
+    return np.concatenate(wide)
 
 
 def _padded(lists: Sequence[Sequence[int]], fill: int) -> tuple[Ints, Ints]:

@@ -28,9 +28,13 @@ from genrec.item_tokens import ItemTokens
 from genrec.model_inputs import NO_INPUTS, ModelInputs
 from genrec.models import Architecture, load_tokenizer, plugin_of
 from genrec.trie import ItemTrie, sort_order
+from training.alignment import alignment_examples
 from training.examples import Examples, LastItemExamples, MaskedExamples, WindowExamples
+from training.item_text import ItemText
+from training.mixed_examples import MixedExamples, Part
 from training.recipe import Recipe
 from training.recipe_model import Fitting
+from training.recipe_tasks import NEXT_ITEM, PLACEHOLDERS, Tasks
 from training.sequences import EvaluationCase, Sequences, load_sequences
 from training.vocabulary import decoder_prefix, prompt_ids, read_codes, read_item_tokens
 
@@ -52,6 +56,7 @@ class Corpus:
         decoder_prefix_ids: what the decoder starts with; empty for causal models.
         mask_id: the tokenizer's unknown token, if it has one.
         seed: draws the validation users, the places of windows and the items to hide.
+        text: titles of the items, and how the model reads them.
         model_inputs: what the model takes beside ids and mask.
     """
 
@@ -62,6 +67,7 @@ class Corpus:
     decoder_prefix_ids: tuple[int, ...]
     mask_id: int | None
     seed: int
+    text: ItemText
     model_inputs: ModelInputs = NO_INPUTS
 
     @classmethod
@@ -78,14 +84,15 @@ class Corpus:
         sequences = load_sequences(inputs["prepare"])
         prefix = decoder_prefix(model, architecture)
         extra = NO_INPUTS if plugin is None else plugin.model_inputs(tokens)
-        return cls(sequences, tokens, encoder, architecture, prefix, tokenizer.unk_token_id, recipe.seed, extra)
+        text = ItemText(tokenizer, inputs["prepare"] / "items.parquet", tokens)
+        return cls(sequences, tokens, encoder, architecture, prefix, tokenizer.unk_token_id, recipe.seed, text, extra)
 
     def training_examples(self, settings: Fitting) -> Examples:
-        """From the training part of each history only.
+        """From the training part of each history only; titles, where the recipe has tasks of them, from every item.
 
         Raises:
-            DataError: nobody has two training items, so nothing follows anything.
-            RecipeError: items are to be hidden, and the tokenizer has no token for it.
+            DataError: nobody has two training items, so nothing follows anything; or there are no titles to learn.
+            RecipeError: items are to be hidden, and the tokenizer has no token for it; or it cannot read titles.
         """
         whole, whole_times = self.sequences.training_sequences(), self.sequences.training_times()
         sequences = [sequence for sequence in whole if len(sequence) > 1]
@@ -100,14 +107,30 @@ class Corpus:
             if settings.examples == "window"
             else LastItemExamples(self.encoder, self.architecture, sequences, [1] * len(sequences))
         )
-        if not settings.mask_share:
-            return examples
+        if settings.mask_share:
+            examples = self._masked(examples, settings.mask_share)
+        return examples if settings.tasks is None else self._mixed(examples, settings.tasks, sequences)
+
+    def _masked(self, examples: Examples, share: float) -> MaskedExamples:
         if self.mask_id is None:
             raise RecipeError(
                 "mask_share hides items behind the tokenizer's unknown token, and it has none; set it to 0."
             )
         ids = np.unique(np.concatenate([np.asarray(level) for level in self.tokens.token_ids]))
-        return MaskedExamples(examples, ids, self.tokens.num_levels, settings.mask_share, self.mask_id, self.seed)
+        return MaskedExamples(examples, ids, self.tokens.num_levels, share, self.mask_id, self.seed)
+
+    def _mixed(self, following: Examples, tasks: Tasks, sequences: Sequence[npt.NDArray[np.int32]]) -> MixedExamples:
+        """The next item beside tasks of titles, as many examples of each as its weight says."""
+
+        def count(weight: float) -> int:
+            return max(1, round(weight * len(following)))
+
+        parts = [Part(NEXT_ITEM, following, count(tasks.next_item), 0)] if tasks.next_item else []
+        for stream, task in enumerate(PLACEHOLDERS, start=1):
+            if task in tasks.aligned:
+                made, left_out = alignment_examples(task, tasks, self.text, self.encoder, self.architecture, sequences)
+                parts.append(Part(task, made, count(tasks.aligned[task]), stream, left_out))
+        return MixedExamples(tuple(parts), self.seed)
 
     def validation_examples(self, num_users: int) -> LastItemExamples:
         """The validation items of some users, each after the training part of its history.

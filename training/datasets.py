@@ -14,8 +14,9 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from genrec.bundle.layout import sha256_of
 from genrec.errors import DataError
-from training.fingerprint import file_sha256, sync_tree
+from training.fingerprint import sync_tree
 from training.recipe_data import InteractionsSource, ItemsSource, MetadataColumn
 from training.sources import FILE, ROW, Source, reading
 
@@ -151,7 +152,7 @@ def _typed_table(path: Path) -> pl.LazyFrame:
 
 
 def _intact(folder: Path, expected: Mapping[str, str] = ML_100K_SHA256) -> bool:
-    return all((folder / name).is_file() and file_sha256(folder / name) == known for name, known in expected.items())
+    return all((folder / name).is_file() and sha256_of(folder / name) == known for name, known in expected.items())
 
 
 def _download(requirement: str, folder: Path) -> Path:

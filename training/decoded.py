@@ -5,6 +5,7 @@ Decoded from the very ids and labels that a batch holds, not from the items that
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice, zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,10 @@ import polars as pl
 from transformers import PreTrainedTokenizerBase
 
 from genrec.history import IGNORE
-from genrec.models import load_tokenizer
+from genrec.models import Architecture, load_tokenizer
 from training.corpus import Corpus
-from training.examples import Example
+from training.examples import Example, Examples
+from training.mixed_examples import MixedExamples
 from training.pipeline import run_pipeline
 from training.progress import Progress
 from training.recipe import Recipe
@@ -35,17 +37,19 @@ class Decoder:
         titles: Token path -> what its item is called.
         item_token_ids: Ids that belong to items.
         num_levels: Tokens of an item.
+        architecture: Whether labels are an answer of their own or stand with the input.
     """
 
     tokenizer: PreTrainedTokenizerBase
     titles: Mapping[tuple[int, ...], str]
     item_token_ids: frozenset[int]
     num_levels: int
+    architecture: Architecture
 
     def lines(self, example: Example) -> Iterator[str]:
-        """One line an item, and one for each run of other tokens; the labels of an encoder-decoder come after."""
+        """One line an item, one a run of other tokens, learnt or read; the labels of an encoder-decoder come after."""
         ids, labels = list(example["input_ids"]), list(example["labels"])
-        if len(labels) != len(ids):
+        if self.architecture == "seq2seq":
             yield from self._rows(ids, [IGNORE] * len(ids))
             yield "  answer:"
             ids = labels
@@ -63,14 +67,15 @@ class Decoder:
             yield f"  {marks:<{self.num_levels}}  {tokens:<{9 * self.num_levels}}  {hidden}{title}".rstrip()
 
     def _pieces(self, labels: Sequence[int], ids: Sequence[int]) -> Iterator[tuple[int, int]]:
-        """Where items and runs of other tokens begin and end; an item whose input is hidden is told by its labels."""
+        """Where items and runs of other tokens, learnt or read, begin and end; a hidden item is told by its labels."""
         of_item = [
             (asked if asked != IGNORE else seen) in self.item_token_ids for seen, asked in zip(ids, labels, strict=True)
         ]
+        learnt = [label != IGNORE for label in labels]
         at = 0
         while at < len(ids):
             end = at + self.num_levels if of_item[at] else at + 1
-            while not of_item[at] and end < len(ids) and not of_item[end]:
+            while not of_item[at] and end < len(ids) and not of_item[end] and learnt[end] == learnt[at]:
                 end += 1
             yield at, min(end, len(ids))
             at = end
@@ -93,12 +98,24 @@ def show_examples(recipe: Recipe, work: Path, count: int, progress: Progress) ->
         _titles(work / "prepare", corpus),
         frozenset(token for level in corpus.tokens.token_ids for token in level),
         corpus.tokens.num_levels,
+        corpus.architecture,
     )
-    drawn = np.random.default_rng(recipe.seed).permutation(len(examples))[:count]
     shown = [LEGEND]
-    for index in np.sort(drawn).tolist():
-        shown += ["", f"{stage}, example {index + 1:,} of {len(examples):,}", *decoder.lines(examples[index])]
+    for index, task in _drawn(examples, count, recipe.seed):
+        head = f"{stage}, example {index + 1:,} of {len(examples):,}"
+        shown += ["", f"{head}: {task}" if task else head, *decoder.lines(examples[index])]
     return shown
+
+
+def _drawn(examples: Examples, count: int, seed: int) -> list[tuple[int, str]]:
+    """Some examples and the names of their tasks, one of each task before another of any; in their order."""
+    rng = np.random.default_rng(seed)
+    if not isinstance(examples, MixedExamples):
+        return [(index, "") for index in np.sort(rng.permutation(len(examples))[:count]).tolist()]
+    shuffled = [rng.permutation(places).tolist() for places in examples.places()]
+    names = [part.task for part in examples.parts]
+    rounds = zip_longest(*([(index, name) for index in one] for one, name in zip(shuffled, names, strict=True)))
+    return sorted(islice((one for each in rounds for one in each if one is not None), count))
 
 
 def _titles(prepared: Path, corpus: Corpus) -> dict[tuple[int, ...], str]:

@@ -18,6 +18,7 @@ from training.arguments import training_arguments
 from training.corpus import Corpus
 from training.examples import Collator, Examples
 from training.lora import add_lora
+from training.mixed_examples import tasks_of
 from training.pipeline import run_pipeline
 from training.progress import Progress
 from training.recipe import Recipe
@@ -46,6 +47,7 @@ class Plan:
         frozen: Parameters that are not.
         example_bytes: What the backward pass needs of one example of the longest length.
         piece: Examples that one process has in memory at once.
+        tasks: Whose examples they are, in words; none where all are of the next item.
     """
 
     stage: str
@@ -60,6 +62,7 @@ class Plan:
     frozen: int
     example_bytes: int
     piece: int
+    tasks: tuple[str, ...] = ()
 
     @property
     def state_bytes(self) -> int:
@@ -78,6 +81,8 @@ class Plan:
             f"{self.stage}: {self.examples:,} examples, {self.tokens:,} tokens an epoch, {self.labels:,} with a loss; "
             f"the longest has {self.longest}"
         )
+        if self.tasks:
+            yield f"{self.stage}: an epoch has {' + '.join(self.tasks)} examples"
         yield f"{self.stage}: at most {self.epochs:g} epochs in batches of {self.batch:,} = {self.steps:,} steps"
         yield (
             f"{self.stage}: {self.trainable:,} parameters trained, {self.frozen:,} frozen "
@@ -136,6 +141,7 @@ def plan(stage: str, model: PreTrainedModel, corpus: Corpus, settings: Fitting |
         frozen=sum(weight.numel() for weight in model.parameters()) - trainable,
         example_bytes=_kept_for_backward(model, longest, args),
         piece=args.train_batch_size,
+        tasks=tuple(map(str, tasks_of(examples))),
     )
 
 

@@ -19,8 +19,18 @@ from torch.utils.data import Dataset
 from genrec.history import HistoryEncoder
 from genrec.models import Architecture
 from training.batches import Batch, BatchEncoder, Collator, Example, Ints, Rows
+from training.ragged import Ragged, ranges
 
-__all__ = ["Batch", "Collator", "Example", "Examples", "LastItemExamples", "MaskedExamples", "WindowExamples"]
+__all__ = [
+    "Batch",
+    "Batched",
+    "Collator",
+    "Example",
+    "Examples",
+    "LastItemExamples",
+    "MaskedExamples",
+    "WindowExamples",
+]
 
 Sequence32 = npt.NDArray[np.int32]
 
@@ -50,7 +60,7 @@ class Examples(Protocol):
         ...
 
 
-class _Batched(Dataset[Example], ABC):
+class Batched(Dataset[Example], ABC):
     """How torch asks: a data loader fetches a whole batch by `__getitems__`."""
 
     @abstractmethod
@@ -67,7 +77,7 @@ class _Batched(Dataset[Example], ABC):
 
 
 @dataclass(eq=False)
-class LastItemExamples(_Batched):
+class LastItemExamples(Batched):
     """A history and the item that followed: one example for each position to be predicted.
 
     Attributes:
@@ -87,12 +97,13 @@ class LastItemExamples(_Batched):
     _begins: Ints = field(init=False, repr=False)  # (N,) place of the oldest item that its prompt holds
 
     def __post_init__(self) -> None:
-        self._items, starts, sizes = _flat(self.sequences)
+        flat = Ragged.of(self.sequences)
+        self._items, starts, sizes = flat.values, flat.starts, flat.sizes
         first = np.maximum(np.asarray(self.first_target, dtype=np.int64), 1)
         if len(first) != len(sizes):
             raise ValueError(f"{len(sizes)} sequences, but first targets of {len(first)}")
         counts = np.maximum(sizes - first, 0)
-        self._targets = np.repeat(starts + first, counts) + _ranges(counts)
+        self._targets = np.repeat(starts + first, counts) + ranges(counts)
         oldest = self._targets - self.encoder.prompt.max_history_items
         self._begins = np.maximum(np.repeat(starts, counts), oldest)
 
@@ -124,7 +135,7 @@ class LastItemExamples(_Batched):
 
 
 @dataclass(eq=False)
-class WindowExamples(_Batched):
+class WindowExamples(Batched):
     """Consecutive items with a loss on each of them, for causal models: one forward pass learns from all at once.
 
     A sequence gives as many windows an epoch as it takes to cover it, each from a random place. Places follow from seed
@@ -153,7 +164,8 @@ class WindowExamples(_Batched):
 
     def __post_init__(self) -> None:
         self.encoder.window([])  # refuses a prompt that has no windows
-        self._flat_items, self._starts, self._sizes = _flat(self.sequences)
+        flat = Ragged.of(self.sequences)
+        self._flat_items, self._starts, self._sizes = flat.values, flat.starts, flat.sizes
         self._owner = np.repeat(np.arange(len(self._sizes)), self._sizes)
         self._flat_times = None if self.times is None else np.concatenate([*self.times, np.empty(0, dtype=np.int64)])
         self._sequence = np.repeat(np.arange(len(self._sizes)), -(-self._sizes // self.window_items))
@@ -202,7 +214,7 @@ class WindowExamples(_Batched):
 
 
 @dataclass(eq=False)
-class MaskedExamples(_Batched):
+class MaskedExamples(Batched):
     """Examples in which some items of the input are hidden behind one token; labels stay as they are.
 
     A model that cannot count on any single item of the history is slower to learn histories by heart. Whole items are
@@ -269,18 +281,6 @@ def _mixed(value: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
     mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return np.asarray(mixed ^ (mixed >> np.uint64(31)), dtype=np.uint64)
-
-
-def _flat(sequences: Sequence[Sequence32]) -> tuple[Rows, Ints, Ints]:
-    """All items one after the other, where each sequence starts, and how long it is."""
-    sizes = np.array([len(sequence) for sequence in sequences], dtype=np.int64)
-    items = np.concatenate([*sequences, np.empty(0, dtype=np.int32)]).astype(np.int32)
-    return items, np.cumsum(sizes) - sizes, sizes
-
-
-def _ranges(counts: Ints) -> Ints:
-    """0 … count - 1 for each count, one after the other."""
-    return np.arange(int(counts.sum())) - np.repeat(np.cumsum(counts) - counts, counts)
 
 
 def _slices(items: Rows, begins: Ints, counts: Ints) -> tuple[Rows, Ints]:

@@ -11,6 +11,7 @@ import numpy as np
 from transformers import PreTrainedModel, set_seed
 
 from genrec.models import load_tokenizer
+from training.alignment import check_tasks
 from training.arguments import check_arguments
 from training.checkpoints import SEAL
 from training.corpus import Corpus
@@ -94,6 +95,7 @@ def _tidy(checkpoints: Path, *, lora: bool) -> None:
 
 def _check(recipe: Recipe) -> None:
     check_arguments(recipe.model.architecture, recipe.finetune, "finetune")
+    check_tasks(recipe, recipe.finetune, "finetune")
 
 
 def _section(recipe: Recipe) -> object:

@@ -8,25 +8,15 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from genrec.bundle.layout import sha256_of
 from genrec.errors import DataError
-
-CHUNK_BYTES = 1 << 20
-
-
-def file_sha256(path: Path) -> str:
-    """Hex sha256 of a file's bytes, read in pieces of 1 MiB."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def tree_hashes(directory: Path, without: Sequence[str] = ()) -> dict[str, str]:
     """Relative posix path → sha256 of every file under `directory`, sorted; top-level names in `without` left out."""
     files = sorted(path for path in directory.rglob("*") if path.is_file())
     names = (path.relative_to(directory).as_posix() for path in files)
-    return {name: file_sha256(path) for name, path in zip(names, files, strict=True) if name not in without}
+    return {name: sha256_of(path) for name, path in zip(names, files, strict=True) if name not in without}
 
 
 def combined(hashes: Mapping[str, str]) -> str:
@@ -45,7 +35,7 @@ def content_sha256(path: Path) -> str:
         return combined(tree_hashes(path))
     if not path.is_file():
         raise DataError(f"{path} does not exist; relative paths are read from the current directory, {Path.cwd()}")
-    return file_sha256(path)
+    return sha256_of(path)
 
 
 def write_durably(path: Path, text: str) -> None:

@@ -40,6 +40,7 @@ from training.checkpoints import (
 )
 from training.dropout import residual_dropout
 from training.examples import Collator, Examples
+from training.mixed_examples import tasks_of
 from training.progress import Progress
 from training.recipe_model import Fitting
 from training.stopping import sigterm_noted
@@ -114,6 +115,9 @@ def fit(
     output = output.resolve()  # checkpoints note the path of the best one, which a run from elsewhere must find
     args = training_arguments(architecture, settings, output=output, seed=seed)
     check_inputs(model, model_inputs)
+    tasks = tasks_of(training)
+    if tasks:
+        progress.say(f"{label}: an epoch has {' + '.join(map(str, tasks))} examples")
     model.config.use_cache = False  # keys and values of a step are of no use to the next
     with ExitStack() as until_done:
         asked_to_stop = until_done.enter_context(sigterm_noted())

@@ -9,6 +9,7 @@ import shutil
 from transformers import PreTrainedModel
 
 from genrec.models import load_tokenizer
+from training.alignment import check_tasks
 from training.arguments import check_arguments
 from training.corpus import Corpus
 from training.fit_report import write_fit
@@ -56,6 +57,7 @@ def run(context: StageContext) -> None:
 def _check(recipe: Recipe) -> None:
     if recipe.pretrain is not None:
         check_arguments(recipe.model.architecture, recipe.pretrain, "pretrain")
+        check_tasks(recipe, recipe.pretrain, "pretrain")
 
 
 def _section(recipe: Recipe) -> object:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from training.recipe_data import Section, Strings
+from training.recipe_tasks import Tasks
 
 Count = Annotated[int, Field(ge=1)]
 Name = Annotated[str, Field(min_length=1)]
@@ -105,6 +106,7 @@ class Fitting(Section):
         stop_at_epoch: Stop there, with the weights of that moment: nothing is validated. The learning rate follows
             `num_train_epochs` all the same. `--refit` sets it to the best epoch of the measured run.
         tensorboard: Write event files for TensorBoard into `tensorboard/` of the work directory.
+        tasks: Several tasks in place of the next item alone, for a model that can read text, if given.
         training_arguments: Any field of Hugging Face's TrainingArguments.
     """
 
@@ -120,6 +122,7 @@ class Fitting(Section):
     recall_users: Count = 100
     stop_at_epoch: Annotated[float, Field(gt=0)] | None = None
     tensorboard: bool = False
+    tasks: Tasks | None = None
     training_arguments: dict[str, Any] = Field(default_factory=dict)
 
     def decisive(self) -> dict[str, Any]:

@@ -22,13 +22,12 @@ from transformers import (
 from genrec.history import HistoryEncoder, Prompt
 from genrec.item_tokens import ItemTokens
 from genrec.models import Architecture
+from training.base_model import bare_tokenizer, load_base
 from training.examples import Collator
 from training.proof import proving_examples
 from training.recipe_model import Lora, Model
 from training.vocabulary import (
-    bare_tokenizer,
     extend,
-    load_base,
     load_trainable,
     read_item_tokens_of,
     save_checkpoint,

@@ -1,4 +1,5 @@
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -44,7 +45,8 @@ def corpus_of(
     users: list[tuple[list[int], list[int], list[int]]], architecture: Architecture = "causal", newest: int = 4
 ) -> Corpus:
     encoder = HistoryEncoder(Prompt(prefix_ids=(1,), max_history_items=newest), PATHS)
-    return Corpus(sequences_of(users), TOKENS, encoder, architecture, (), mask_id=None, seed=3)
+    no_text: Any = None
+    return Corpus(sequences_of(users), TOKENS, encoder, architecture, (), mask_id=None, seed=3, text=no_text)
 
 
 def rows_of(ids: list[int]) -> list[int]:

@@ -10,6 +10,7 @@ import torch
 from genrec.errors import RecipeError
 from tests.training.bench import RememberingProgress
 from tests.training.runs import Run
+from tests.training.words import open_cinema
 from training.dry_run import Plan, dry_run, plan
 from training.vocabulary import load_trainable
 
@@ -41,6 +42,18 @@ def test_tokens_are_counted_one_by_one(finished: Run, planned: tuple[Run, list[P
     assert plans[1].tokens == sum(len(example["input_ids"]) for example in every)
     assert plans[1].labels == sum(label >= 0 for example in every for label in example["labels"])
     assert plans[1].longest == max(len(example["input_ids"]) for example in every)
+
+
+def test_the_examples_of_each_task_are_counted(tmp_path: Path) -> None:
+    cinema = open_cinema("causal", tmp_path)
+    settings = cinema.recipe({"title_to_item": 0.5, "titles_to_item": 0.25}).finetune
+    one = plan("finetune", load_trainable(cinema.work / "vocabulary" / "model", "causal"), cinema.corpus(), settings)
+    assert one.examples == 92 + 46 + 23
+    assert one.tasks[0] == "92 next_item (of 92)"
+    assert f"finetune: an epoch has {' + '.join(one.tasks)} examples" in list(one.lines())
+    examples = cinema.corpus().training_examples(settings)
+    every = [examples[index] for index in range(len(examples))]
+    assert one.tokens == sum(len(example["input_ids"]) for example in every)
 
 
 def test_the_memory_that_is_kept_grows_with_the_batch_and_shrinks_with_checkpointing(finished: Run) -> None:

@@ -1,11 +1,10 @@
-import hashlib
 import os
 from pathlib import Path
 
 import pytest
 
 from genrec.errors import DataError
-from training.fingerprint import content_sha256, file_sha256, sync_tree, tree_hashes, write_durably
+from training.fingerprint import content_sha256, sync_tree, tree_hashes, write_durably
 
 
 def test_a_hash_follows_content_and_names_and_nothing_else(tmp_path: Path) -> None:
@@ -19,12 +18,6 @@ def test_a_hash_follows_content_and_names_and_nothing_else(tmp_path: Path) -> No
     assert changed != before
     (tmp_path / "a" / "b" / "x").rename(tmp_path / "a" / "b" / "y")
     assert content_sha256(tmp_path / "a") not in (before, changed)
-
-
-def test_a_large_file_is_hashed_in_pieces(tmp_path: Path) -> None:
-    data = os.urandom((1 << 20) + 7)
-    (tmp_path / "x").write_bytes(data)
-    assert file_sha256(tmp_path / "x") == hashlib.sha256(data).hexdigest()
 
 
 def test_only_top_level_names_are_left_out(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from tests.training.families import LORA, Grown, write_grown
 from training.examples import Collator, Examples, LastItemExamples, WindowExamples
 from training.fitting import CurvePoint, Fit, curve_of, fit
 from training.lora import add_lora
+from training.mixed_examples import MixedExamples, Part
 from training.proof import Probe
 from training.recipe_model import Fitting
 from training.trainer import GroupedByLength
@@ -57,6 +58,7 @@ class Run:
     arguments: dict[str, object] = field(default_factory=lambda: dict(QUICK))
     patience: int = 10
     windows: bool = False
+    tasks: bool = False
     lora: bool = False
     dropout: float = 0.0
     settings: dict[str, object] = field(default_factory=dict)
@@ -73,9 +75,11 @@ class Run:
     def training(self) -> Examples:
         rng = np.random.default_rng(0)
         sequences = [rng.integers(0, 24, size=size).astype(np.int32) for size in (3, 5, 9, 14, 22, 30)]
-        if self.windows:
-            return WindowExamples(self.grown.encoder, sequences, seed=1)
-        return LastItemExamples(self.grown.encoder, self.grown.architecture, sequences[:4], [1] * 4)
+        last = LastItemExamples(self.grown.encoder, self.grown.architecture, sequences[:4], [1] * 4)
+        windows = WindowExamples(self.grown.encoder, sequences, seed=1) if self.windows or self.tasks else last
+        if self.tasks:
+            return MixedExamples((Part("window", windows, len(windows) - 2, 0), Part("last", last, 5, 1)), seed=1)
+        return windows
 
     def fit(
         self, recall: Callable[[PreTrainedModel], float] = no_recall, progress: RememberingProgress | None = None
@@ -131,6 +135,13 @@ RESUMED = {
         "llama",
         {"windows": True, "lora": True, "arguments": QUICK | {"per_device_train_batch_size": 3}},
     ),
+    "tasks, by length": (
+        "llama",
+        {
+            "tasks": True,
+            "arguments": QUICK | {"per_device_train_batch_size": 4, "train_sampling_strategy": "group_by_length"},
+        },
+    ),
     "last items, dropout": ("t5", {"dropout": 0.3, "arguments": QUICK | {"per_device_train_batch_size": 6}}),
     "lora, between epochs": (
         "t5",
@@ -156,7 +167,7 @@ def test_a_run_that_was_interrupted_goes_on_to_the_very_weights_of_one_that_was_
     torch.rand(17)  # a new process has its generator elsewhere
     progress = RememberingProgress()
     resumed, result = again.fit(progress=progress)
-    assert progress.lines[0] in ("fit: going on from checkpoint-4", "fit: going on from checkpoint-8")
+    assert {"fit: going on from checkpoint-4", "fit: going on from checkpoint-8"} & set(progress.lines)
     assert equal(weights(model), weights(resumed))
     assert result == whole
 

@@ -15,9 +15,10 @@ from genrec.errors import InputError
 from genrec.models import load_model
 from tests.training.bench import recipe, run_stage
 from training import vocabulary
+from training.base_model import load_base
 from training.gguf import load_gguf
 from training.recipe_model import Model
-from training.vocabulary import is_tied, load_base, save_checkpoint
+from training.vocabulary import is_tied, save_checkpoint
 
 WORDS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "a", "b", "c", "ab", "abc"]
 HEADS, KV_HEADS, WIDTH = 2, 1, 64

@@ -18,13 +18,13 @@ from tests.plugin_packages import install_page
 from tests.training.bench import RememberingProgress
 from tests.training.families import write_base
 from tests.training.runs import SHORT
+from training.base_model import load_base
 from training.corpus import Corpus
 from training.examples import Collator
 from training.pipeline import run_pipeline
 from training.recipe import load_recipe
 from training.recipe_model import Model
 from training.stages import STAGES
-from training.vocabulary import load_base
 
 OVERRIDES = (*SHORT, "model.config.model_type=sequel", "model.config.first_token_weight=3.0")
 

@@ -24,9 +24,9 @@ START = 3
 
 
 def corpus_of(grown: Grown) -> Corpus:
-    sequences: Any = None  # histories play no part
+    nothing: Any = None  # histories and titles play no part
     prefix = decoder_prefix(grown.path, grown.architecture)
-    return Corpus(sequences, grown.tokens, grown.encoder, grown.architecture, prefix, mask_id=2, seed=1)
+    return Corpus(nothing, grown.tokens, grown.encoder, grown.architecture, prefix, mask_id=2, seed=1, text=nothing)
 
 
 @pytest.fixture(scope="module", params=FAMILIES)

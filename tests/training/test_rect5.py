@@ -15,12 +15,13 @@ from genrec.rect5 import PLUGIN, RecT5Config, RecT5Encoder, RecT5ForConditionalG
 from tests.fakes import tiny_model
 from tests.training.families import LORA, SIZES, base_of, write_base
 from tests.training.test_import_checkpoint import Foreign, write_foreign
+from training.base_model import load_base
 from training.examples import Collator, LastItemExamples, MaskedExamples
 from training.lora import add_lora
 from training.merge import save_merged
 from training.proof import MERGE_TOLERANCE, Probe, prove_gradients, proving_examples
 from training.recipe_model import Model
-from training.vocabulary import extend, is_tied, load_base, load_trainable, read_item_tokens_of, save_checkpoint, spread
+from training.vocabulary import extend, is_tied, load_trainable, read_item_tokens_of, save_checkpoint, spread
 
 NEW = ("item_positions", "meta_types")
 
