@@ -1,13 +1,14 @@
-# Two images from one file: `service` answers requests and carries no training dependency, `training` makes bundles.
-#   docker build --target service .      docker build --target training .
+# Three images from one file: `service` answers requests and carries no training dependency, `training` makes bundles,
+# `ray` is a node of a cluster that serves and scores.
+#   docker build --target service .      docker build --target training .      docker build --target ray .
 # docs/docker.md says what the arguments are for.
 ARG BASE_IMAGE=python:3.11-slim-bookworm
 
-# What both images are: Python, a user that is not root, and the folders that volumes are mounted on. A new volume takes
+# What all of them are: Python, a user that is not root, and the folders that volumes are mounted on. A new volume takes
 # the owner of the folder it covers.
 FROM ${BASE_IMAGE} AS runtime
 RUN useradd --uid 10001 --user-group --no-create-home --home-dir /tmp --shell /usr/sbin/nologin genrec \
- && for folder in bundles cache data runs; do install -d -o genrec -g genrec "/genrec/$folder"; done
+ && for folder in bundles cache data runs scores token; do install -d -o genrec -g genrec "/genrec/$folder"; done
 ENV PATH=/opt/venv/bin:$PATH \
     HOME=/tmp \
     PYTHONUNBUFFERED=1 \
@@ -43,6 +44,24 @@ COPY --from=training-packages /opt/venv /opt/venv
 ENV GENREC_CACHE_DIR=/genrec/cache
 USER 10001:10001
 CMD ["genrec", "train", "--help"]
+
+FROM torch AS ray-packages
+RUN /opt/venv/bin/pip install --constraint constraints.txt '.[service,ray]'
+COPY README.md ./
+COPY genrec genrec
+COPY service service
+COPY training training
+RUN /opt/venv/bin/pip install --constraint constraints.txt --no-deps --force-reinstall .
+
+FROM runtime AS ray
+COPY --from=ray-packages /opt/venv /opt/venv
+# Whoever reaches a node without a token may run code on it, so none starts without.
+ENV HF_HUB_OFFLINE=1 \
+    RAY_AUTH_MODE=token \
+    RAY_AUTH_TOKEN_PATH=/genrec/token/ray \
+    RAY_USAGE_STATS_ENABLED=0
+USER 10001:10001
+CMD ["ray", "start", "--help"]
 
 FROM torch AS service-packages
 RUN /opt/venv/bin/pip install --constraint constraints.txt '.[service]'

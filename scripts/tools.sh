@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# What tests use beside Python, where it is not there yet: a Chromium for the playground, Prometheus for the alert rules.
-# Without them those tests are skipped, but not in CI.
+# What tests use beside Python, where it is not there yet: a Chromium for the playground, Prometheus for the alert rules,
+# nginx for several replicas. Without them those tests are skipped, but not in CI.
 set -euo pipefail
 missing=()
 command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null \
   || missing+=(chromium)
 command -v promtool >/dev/null || missing+=(prometheus)
+command -v nginx >/dev/null || missing+=(nginx)
 [ ${#missing[@]} -gt 0 ] || exit 0
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
   echo "installing ${missing[*]} with apt-get"

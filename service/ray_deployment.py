@@ -128,8 +128,6 @@ def environment(settings: Settings) -> dict[str, str]:
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": f"{drain_s(settings):g}",
         "RAY_SERVE_HAPROXY_MAXCONN": str(settings.max_connections + SPARE_CONNECTIONS),
-        # A dead replica has the fewest connections and would be chosen by every retry: the first refusal takes it out.
-        "RAY_SERVE_HAPROXY_OBSERVE_ERROR_LIMIT": "1",
         "RAY_SERVE_HAPROXY_RETRIES": "2",
         "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
         "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": str(math.ceil(settings.receive_timeout_ms / 1e3)),

@@ -13,11 +13,14 @@ from pathlib import Path
 import pytest
 import yaml
 
+from service.app import STOP_S
 from service.settings import read_settings
 
 ROOT = Path(__file__).parents[2]
 FILES = (
     "Dockerfile",
+    "deploy/kubernetes/bundle.Dockerfile",
+    "deploy/nginx/Dockerfile",
     "deploy/observability/Dockerfile",
     "docker-compose.yml",
     "docker-compose.gpu.yml",
@@ -47,7 +50,7 @@ def compose(name: str = "docker-compose.yml") -> dict:
     return yaml.safe_load(re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", text(name)))["services"]
 
 
-@pytest.mark.parametrize("image", ["service", "training"])
+@pytest.mark.parametrize("image", ["service", "training", "ray"])
 def test_an_image_ends_as_a_user_that_is_not_root(image):
     assert [line for line in stages()[image] if line.startswith("USER")] == ["USER 10001:10001"]
 
@@ -62,7 +65,7 @@ def test_nothing_is_added_from_the_network_but_by_pip():
 def test_every_install_uses_the_constraints():
     installs = [part for lines in stages().values() for line in lines for part in line.split("&&") if "pip" in part]
     installs = [part for part in installs if "pip install" in part]
-    assert len(installs) == 5
+    assert len(installs) == 7
     assert all("--constraint" in part and "constraints.txt" in part for part in installs)
 
 
@@ -117,20 +120,27 @@ def test_the_health_check_follows_ready_on_the_port_that_is_set():
 
 def test_only_what_answers_is_published_and_on_loopback_only():
     ports = {name: service.get("ports", []) for name, service in compose().items()}
-    published = {"service": 8000, "prometheus": 9090, "grafana": 3000}
-    assert ports == {"train": [], **{name: [f"127.0.0.1:{port}:{port}"] for name, port in published.items()}}
+    published = {"nginx": "8000:8080", "prometheus": "9090:9090", "grafana": "3000:3000", "ray-head": "8100:8000"}
+    assert {name: one for name, one in ports.items() if one} == {
+        name: [f"127.0.0.1:{port}"] for name, port in published.items()
+    }
 
 
-def test_nothing_but_the_service_and_its_bundle_starts_unless_it_is_asked_for():
+def test_nothing_but_the_service_its_bundle_and_nginx_starts_unless_it_is_asked_for():
+    asked_for = {"prometheus": ["observability"], "grafana": ["grafana"]}
+    asked_for |= {name: ["ray"] for name in ("ray-token", "ray-head", "ray-worker")}
     profiles = {name: service.get("profiles") for name, service in compose().items()}
-    assert profiles == {"train": None, "service": None, "prometheus": ["observability"], "grafana": ["grafana"]}
+    assert profiles == {"train": None, "service": None, "nginx": None, **asked_for}
     pulled = [name for name, service in compose().items() if "build" not in service]
     assert pulled == ["grafana"]  # an image that is not built here may be out of reach
 
 
-def test_the_image_of_prometheus_ends_as_a_user_that_is_not_root():
-    lines = [line for line in text("deploy/observability/Dockerfile").splitlines() if line.startswith("USER")]
-    assert lines == ["USER prometheus"]
+@pytest.mark.parametrize(
+    ("file", "user"), [("deploy/observability/Dockerfile", "prometheus"), ("deploy/nginx/Dockerfile", "10001:10001")]
+)
+def test_an_image_of_debians_packages_ends_as_a_user_that_is_not_root(file, user):
+    lines = [line for line in text(file).splitlines() if line.startswith("USER")]
+    assert lines == [f"USER {user}"]
 
 
 @pytest.mark.parametrize("file", ["docker-compose.yml", "docker-compose.gpu.yml"])
@@ -150,7 +160,10 @@ def test_the_train_step_sets_no_setting_of_the_service():
     assert "ENV GENREC_CACHE_DIR=/genrec/cache" in stages()["training"]
 
 
-@pytest.mark.parametrize("name", ["train", "service", "prometheus"])
+BUILT = ["train", "service", "nginx", "prometheus", "ray-token", "ray-head", "ray-worker"]
+
+
+@pytest.mark.parametrize("name", BUILT)
 def test_a_container_can_write_its_volumes_and_tmp_alone(name):
     service = compose()[name]
     assert service["read_only"] is True
@@ -161,9 +174,48 @@ def test_a_container_can_write_its_volumes_and_tmp_alone(name):
 
 
 def test_the_grace_period_is_longer_than_the_drain(monkeypatch):
-    grace = int(compose()["service"]["stop_grace_period"].removesuffix("s"))
+    grace_s = {name: int(compose()[name]["stop_grace_period"].removesuffix("s")) for name in ("service", "nginx")}
     monkeypatch.setenv("GENREC_BUNDLE", "bundles/demo")
-    assert grace * 1_000 > read_settings({}).drain_timeout_ms
+    settings = read_settings({})
+    drain_s = (settings.drain_delay_ms + settings.drain_timeout_ms) / 1e3 + STOP_S
+    assert grace_s["service"] > drain_s
+    assert grace_s["nginx"] >= grace_s["service"]  # what it waits for
+    assert "\nSTOPSIGNAL SIGQUIT\n" in text("deploy/nginx/Dockerfile")  # at SIGTERM it would not wait
+
+
+def test_what_asks_the_replicas_follows_their_port():
+    port = compose()["service"]["environment"]["GENREC_PORT"]
+    for name, file, default in (
+        ("nginx", "deploy/nginx/Dockerfile", "ENV TARGET=service:8000"),
+        ("prometheus", "deploy/observability/Dockerfile", "ENV TARGET_PORT=8000"),
+    ):
+        [(variable, value)] = compose()[name]["environment"].items()
+        assert default in text(file).splitlines()
+        assert default == f"ENV {variable}={value}"
+        assert str(value).endswith(str(port))
+
+
+def test_a_node_of_a_cluster_lets_in_nobody_without_its_token():
+    nodes = {name: compose()[name] for name in ("ray-head", "ray-worker")}
+    [variables] = [line for line in stages()["ray"] if line.startswith("ENV")]
+    assert {"RAY_AUTH_MODE=token", "RAY_AUTH_TOKEN_PATH=/genrec/token/ray"} <= set(variables.split())
+    for node in nodes.values():
+        assert "ray-token:/genrec/token:ro" in node["volumes"]
+        assert "ray-token" in node["depends_on"]
+    holders = [name for name, service in compose().items() if "ray-token" in str(service.get("volumes"))]
+    assert holders == ["ray-token", *nodes]
+    assert "--dashboard-host 127.0.0.1" in nodes["ray-head"]["command"]
+
+
+def test_nodes_of_a_cluster_see_the_same_directories(monkeypatch):
+    head, worker = (compose()[name] for name in ("ray-head", "ray-worker"))
+    assert head["volumes"] == worker["volumes"]
+    assert "scores:/genrec/scores" in head["volumes"]
+    for name, value in head["environment"].items():
+        monkeypatch.setenv(name, str(value))
+    settings = read_settings({})
+    assert (settings.auth, settings.host) == ("open", "0.0.0.0")
+    assert f"--num-cpus {settings.threads} " in head["command"]  # so that a node has room for a replica
 
 
 def test_the_gpu_file_reserves_it_for_both_steps():

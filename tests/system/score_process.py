@@ -31,9 +31,9 @@ class Scoring:
     output: Path
 
     @classmethod
-    def start(cls, bundle: Path, source: Path, output: Path, *flags: str) -> "Scoring":
+    def start(cls, bundle: Path, source: Path, output: Path, *flags: str, log: Path | None = None) -> "Scoring":
         arguments = ("score", "--bundle", str(bundle), "--input", str(source), "--output", str(output), *flags)
-        log = output.with_suffix(".log")
+        log = log or output.with_suffix(".log")
         log.unlink(missing_ok=True)
         process = _CONTEXT.Process(target=_run, args=(arguments, str(log)))
         process.start()
@@ -70,12 +70,12 @@ class Scoring:
 
 def workers_in(output: Path) -> list[int]:
     """The processes that hold an output directory's file of workers open."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            with suppress(OSError):
-                if any((fd.readlink() == output / ".workers") for fd in (entry / "fd").iterdir()):
-                    found.append(int(entry.name))
+    held, found = str(output / ".workers"), []
+    for pid in filter(str.isdigit, os.listdir("/proc")):  # noqa: PTH208  (asked often, and pathlib takes its time)
+        with suppress(OSError):
+            fds = os.listdir(f"/proc/{pid}/fd")  # noqa: PTH208
+            if held in [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in fds]:  # noqa: PTH115
+                found.append(int(pid))
     return found
 
 
@@ -84,7 +84,7 @@ def parts(output: Path) -> int:
     return len(list(output.glob("_commits/part-*.json")))
 
 
-def until(reached: Callable[[], object], timeout: float = 30) -> None:
+def until(reached: Callable[[], object], timeout: float = 90) -> None:
     """Wait until something is so."""
     end = time.monotonic() + timeout
     while not reached():

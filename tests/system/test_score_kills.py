@@ -58,7 +58,8 @@ def running(unbroken: Unbroken, tmp_path: Path) -> Iterator[Scoring]:
 
 def finish(unbroken: Unbroken, output: Path, workers: int = 2) -> None:
     """Start it once more, undisturbed: it is as if nothing had happened."""
-    scoring = Scoring.start(unbroken.bundle, unbroken.source, output, *FLAGS, "--workers", str(workers))
+    log = output.parent.with_suffix(".finish.log")
+    scoring = Scoring.start(unbroken.bundle, unbroken.source, output, *FLAGS, "--workers", str(workers), log=log)
     assert scoring.end() == 0, scoring.said
     assert content_of(output) == content_of(unbroken.output)
 
@@ -68,6 +69,7 @@ def test_one_worker_writes_what_two_write(unbroken, tmp_path):
     assert [row["user_id"] for row in rows_of(tmp_path / "out")] == [f"u{number}" for number in range(ROWS)]
 
 
+@pytest.mark.timeout(300)
 def test_killed_at_twenty_instants_and_started_again_each_time_the_bytes_are_the_same(unbroken, tmp_path):
     """The instants lie over the time of an unbroken run; a run that was to be killed and is done begins anew."""
     rng = random.Random(7)
@@ -115,14 +117,14 @@ def test_while_workers_of_a_killed_driver_live_another_driver_is_told_75(unbroke
     assert "workers of a run that was killed still end" in second.said
     for pid in workers:
         os.kill(pid, signal.SIGCONT)
-    until(lambda: not workers_in(running.output), timeout=5)
+    until(lambda: not workers_in(running.output), timeout=10)
     finish(unbroken, running.output)
 
 
 def test_workers_of_a_killed_driver_end_by_themselves(unbroken, running):
     os.kill(running.pid, signal.SIGKILL)
     running.end()
-    until(lambda: not workers_in(running.output), timeout=5)
+    until(lambda: not workers_in(running.output), timeout=10)
     finish(unbroken, running.output)
 
 
@@ -234,7 +236,8 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def test_a_disk_that_fills_up_is_a_sentence_and_nothing_half_is_committed(unbroken, small_disk):
     output, ballast = small_disk / "out", small_disk / "ballast"
     ballast.write_bytes(bytes(800_000))
-    scoring = Scoring.start(unbroken.bundle, unbroken.source, output, *FLAGS, "--workers", "2")
+    flags = (*FLAGS, "--workers", "2")
+    scoring = Scoring.start(unbroken.bundle, unbroken.source, output, *flags, log=small_disk.with_suffix(".log"))
     code = scoring.end()
     assert (code, scoring.said.count("No space left on device")) == (65, 1), scoring.said
     assert "Traceback" not in scoring.said

@@ -184,10 +184,10 @@ def titles_said(cinema: Cinema, model: PreTrainedModel) -> float:
     for question in expected(cinema, "item_to_title"):
         ids = torch.tensor([question.prompt])
         if cinema.architecture == "seq2seq":
-            out = model.generate(ids, do_sample=False, max_new_tokens=32, decoder_start_token_id=0, **ends)[0, 1:]
+            out = model.generate(ids, do_sample=False, max_new_tokens=40, decoder_start_token_id=0, **ends)[0, 1:]
         else:
             mask = torch.ones_like(ids)
-            out = model.generate(ids, attention_mask=mask, do_sample=False, max_new_tokens=32, **ends)[
+            out = model.generate(ids, attention_mask=mask, do_sample=False, max_new_tokens=40, **ends)[
                 0, ids.shape[1] :
             ]
         said.append(out.tolist() == question.answer and words.decode(out, skip_special_tokens=True).strip() in TITLES)

@@ -48,14 +48,18 @@ def byte_level() -> PreTrainedTokenizerBase:
 
 
 def sentence_piece() -> PreTrainedTokenizerBase:
-    """As T5's: unigrams, a mark in place of each space, an end token after every text."""
-    tokenizer = Tokenizer(models.Unigram())
+    """As T5's: unigrams, a mark in place of each space, an end token after every text.
+
+    Its pieces are given: the trainer of unigrams does not find the same ones twice.
+    """
+    special = ["<pad>", "</s>", "<unk>"]
+    words = {f"▁{word}" for sentence in SENTENCES for word in sentence.split() if not word.startswith("(")}
+    letters = {letter for sentence in SENTENCES for letter in sentence if letter != " "} | {"▁", "▁(19"}
+    pieces = [(piece, 0.0) for piece in special]
+    pieces += [(letter, -9.0) for letter in sorted(letters)] + [(word, -4.0) for word in sorted(words - letters)]
+    tokenizer = Tokenizer(models.Unigram(pieces, unk_id=2))
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
     tokenizer.decoder = decoders.Metaspace()
-    special = ["<pad>", "</s>", "<unk>"]
-    tokenizer.train_from_iterator(
-        SENTENCES, trainers.UnigramTrainer(vocab_size=120, special_tokens=special, unk_token="<unk>")
-    )
     tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
     roles = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **roles)
