@@ -242,14 +242,12 @@ def test_a_damaged_bundle_is_refused(finished: Run, tmp_path: Path) -> None:
 def test_a_bundle_that_would_answer_otherwise_is_not_sealed(
     finished: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The guard has something to find: an item of the old catalog is on another path."""
+    """The guard has something to find: every item is on another's path."""
     extended = items_add.extended
 
     def swapped(catalog, table, codes):
         whole = extended(catalog, table, codes)
-        moved = whole.codes.copy()
-        moved[[0, len(catalog) - 1]] = moved[[len(catalog) - 1, 0]]
-        return replace(whole, codes=moved)
+        return replace(whole, codes=np.roll(whole.codes, 1, axis=0))
 
     monkeypatch.setattr(items_add, "extended", swapped)
     with pytest.raises(BundleError, match="golden answer"):
