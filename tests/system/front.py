@@ -82,6 +82,14 @@ class Replicas:
     port: int
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
+    def all_ready(self, addresses: Sequence[str]) -> None:
+        """Start those that do not run, and wait for all."""
+        for address in addresses:
+            if address not in self.processes or self.processes[address].poll() is not None:
+                self.start(address)
+        for address in addresses:
+            self.wait_until_ready(address)
+
     def start(self, address: str) -> None:
         """Returns at once."""
         log = self.directory / f"{address}.log"

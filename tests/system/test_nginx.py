@@ -34,10 +34,6 @@ RATE = 40.0
 def replicas(pair: Pair, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Replicas]:
     started = Replicas(pair.a, tmp_path_factory.mktemp("replicas"), free_port())
     try:
-        for address in ADDRESSES:
-            started.start(address)
-        for address in ADDRESSES:
-            started.wait_until_ready(address)
         yield started
     finally:
         started.stop()
@@ -45,6 +41,7 @@ def replicas(pair: Pair, tmp_path_factory: pytest.TempPathFactory) -> Iterator[R
 
 @pytest.fixture
 def nginx(replicas: Replicas, tmp_path: Path) -> Iterator[Front]:
+    replicas.all_ready(ADDRESSES)
     with front(tmp_path, replicas.port, ADDRESSES) as started:
         yield started
 
@@ -81,27 +78,6 @@ def test_a_replica_that_stops_and_comes_back_costs_no_request(nginx: Front, repl
     assert all(pair.right(reply, number % len(REQUESTS)) for number, reply in enumerate(replies))
     tried = {line["statuses"] for line in nginx.logged()}
     assert {"502, 200", "503, 200"} <= tried
-
-
-def test_a_replica_that_is_killed_with_requests_in_its_hands_costs_none(
-    nginx: Front, replicas: Replicas, pair: Pair
-) -> None:
-    address = ADDRESSES[0]
-    process = replicas.processes[address]
-
-    def kill() -> None:
-        process.send_signal(signal.SIGSTOP)  # it takes requests and does nothing with them
-        time.sleep(1.0)
-        process.kill()
-        process.wait(30)
-        time.sleep(0.5)
-
-    replies = run(under_load(nginx.port, REQUESTS, RATE, asyncio.to_thread(kill)))
-    assert all(pair.right(reply, number % len(REQUESTS)) for number, reply in enumerate(replies))
-    in_its_hands = [line for line in nginx.logged() if line["seconds"] > 0.1 and line["statuses"] == "502, 200"]
-    assert len(in_its_hands) >= 3
-    replicas.start(address)
-    replicas.wait_until_ready(address)
 
 
 def test_replicas_are_found_and_forgotten_while_it_runs(nginx: Front, replicas: Replicas) -> None:
@@ -259,3 +235,22 @@ def test_a_long_body_is_asked_again_whole(nginx: Front, replicas: Replicas) -> N
 
     assert {reply.status for reply in run(asked())} == {200}
     assert any(line["statuses"].startswith("502") for line in nginx.logged())
+
+
+def test_a_replica_that_is_killed_with_requests_in_its_hands_costs_none(
+    nginx: Front, replicas: Replicas, pair: Pair
+) -> None:
+    address = ADDRESSES[0]
+    process = replicas.processes[address]
+
+    def kill() -> None:
+        process.send_signal(signal.SIGSTOP)  # it takes requests and does nothing with them
+        time.sleep(1.0)
+        process.kill()
+        process.wait(30)
+        time.sleep(0.5)
+
+    replies = run(under_load(nginx.port, REQUESTS, RATE, asyncio.to_thread(kill)))
+    assert all(pair.right(reply, number % len(REQUESTS)) for number, reply in enumerate(replies))
+    in_its_hands = [line for line in nginx.logged() if line["seconds"] > 0.1 and line["statuses"] == "502, 200"]
+    assert len(in_its_hands) >= 3
