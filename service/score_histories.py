@@ -40,7 +40,7 @@ def write_histories(interactions: Path, target: Path) -> None:
         batches = [_encoded(interactions, batch) for batch in _batches(interactions)]
         if not any(batch.num_rows for batch in batches):
             raise DataError(f"{interactions} has no interactions; give a file with rows.")
-        table = pa.Table.from_batches(batches).unify_dictionaries().combine_chunks()
+        table = pa.Table.from_batches(batches).combine_chunks()
         del batches
         users, items, times = (table.column(name).chunk(0) for name in COLUMNS)
         del table

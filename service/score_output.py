@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from time import monotonic, sleep
 from typing import Self, TextIO
 
 from genrec.bundle.layout import sync
@@ -26,6 +27,9 @@ from service.score_plan import Plan, ShardSpan
 FORMAT_VERSION = 1
 MANIFEST, SUCCESS, MADE_INPUT = "_MANIFEST.json", "_SUCCESS", "_input.parquet"
 LOCK, WORKERS = ".lock", ".workers"
+
+WORKERS_END_S = 5.0
+"""Workers of a killed run, and those of a cluster, end a moment after it: a command started at once waits for them."""
 
 
 @contextmanager
@@ -42,11 +46,9 @@ def held(directory: Path) -> Iterator[None]:
         directory.mkdir(parents=True, exist_ok=True)
         lock = (directory / LOCK).open("w")
     with lock:
-        _take(
-            lock, fcntl.LOCK_EX, f"{directory} is being written by another run; wait for it or give another --output."
-        )
+        _take(lock, 0, f"{directory} is being written by another run; wait for it or give another --output.")
         with writing(directory), (directory / WORKERS).open("w") as workers:
-            _take(workers, fcntl.LOCK_EX, f"workers of a run that was killed still end in {directory}; try again soon.")
+            _take(workers, WORKERS_END_S, f"workers of a run that was killed still end in {directory}; try again soon.")
         _check_ours(directory)
         with writing(directory):
             shutil.rmtree(directory / ASIDE, ignore_errors=True)
@@ -69,11 +71,15 @@ def worked_in(directory: Path) -> Iterator[None]:
         yield
 
 
-def _take(lock: TextIO, how: int, otherwise: str) -> None:
-    try:
-        fcntl.flock(lock, how | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise LockedError(otherwise) from error
+def _take(lock: TextIO, patience_s: float, otherwise: str) -> None:
+    until = monotonic() + patience_s
+    while True:
+        try:
+            return fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            if monotonic() >= until:
+                raise LockedError(otherwise) from error
+        sleep(0.05)
 
 
 class ScoreOutput:

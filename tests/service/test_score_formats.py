@@ -50,7 +50,7 @@ def test_rows_can_be_read_from_any_place_where_one_begins_in_any_order(tmp_path,
     rows = some_rows(2500)
     path = write_rows(tmp_path / f"rows.{suffix}", rows)
     if suffix == "parquet":
-        pq.write_table(pq.read_table(path), path, row_group_size=700)
+        pq.write_table(pq.read_table(path), path, row_group_size=1700)
     places = []
     with open_rows(path) as file:
         for start in range(0, 2500, 300):

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from genrec.errors import InputError, LockedError
+from service import score_output
 from service.score_commit import Commits
 from service.score_output import ScoreOutput, held, worked_in
 from service.score_part import ScoredRow
@@ -93,13 +94,23 @@ def test_while_one_holds_it_another_is_refused_and_workers_are_not(tmp_path):
         pass
 
 
-def test_while_a_worker_of_a_run_that_is_gone_lives_no_other_run_begins(tmp_path):
+def test_while_a_worker_of_a_run_that_is_gone_lives_no_other_run_begins(tmp_path, monkeypatch):
+    monkeypatch.setattr(score_output, "WORKERS_END_S", 0.0)
     with held(tmp_path):
         worker = worked_in(tmp_path)
         worker.__enter__()
     with pytest.raises(LockedError, match="workers of a run that was killed still end"), held(tmp_path):
         pass
     worker.__exit__(None, None, None)
+    with held(tmp_path):
+        pass
+
+
+def test_a_run_that_begins_while_workers_of_the_last_one_end_waits_for_them(tmp_path, monkeypatch):
+    with held(tmp_path):
+        worker = worked_in(tmp_path)
+        worker.__enter__()
+    monkeypatch.setattr(score_output, "sleep", lambda _: worker.__exit__(None, None, None))
     with held(tmp_path):
         pass
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from genrec.errors import DataError, InputError, LockedError, RequestError
+from service import score_output
 from service.score_output import ScoreOutput, held
 from service.score_plan import Plan
 from service.score_worker import Asked, ScoreTask, ScoreWorker
@@ -113,7 +114,8 @@ def test_what_the_bundle_does_not_give_is_refused_before_any_row(model, task):
         ScoreWorker(replace(task, asked=replace(task.asked, k=51)))
 
 
-def test_until_it_is_closed_no_other_run_is_given_the_output(model, causal_bundle_path, plan, tmp_path):
+def test_until_it_is_closed_no_other_run_is_given_the_output(model, causal_bundle_path, plan, tmp_path, monkeypatch):
+    monkeypatch.setattr(score_output, "WORKERS_END_S", 0.0)
     with held(tmp_path / "out"):
         worker = ScoreWorker(
             ScoreTask(
