@@ -9,7 +9,10 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt \
            $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
-.PHONY: help demo bundle test test-system tools screenshots soak docker-test check lint types floors format clean
+# Measures how long answers take, so nothing else runs meanwhile.
+ALONE := tests/system/test_overload.py
+
+.PHONY: help demo bundle test test-system test-ray tools screenshots soak docker-test check lint types floors format clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -27,10 +30,14 @@ test: $(VENV)/.installed-dev ## fast tests, on all cores with one thread each
 	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n auto --dist loadfile
 
 test-system: $(VENV)/.installed-dev tools ## tests with real processes and sockets
-	$(BIN)/pytest -q -m 'system and not soak'
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist loadfile -m 'system and not soak' --ignore $(ALONE)
+	$(BIN)/pytest -q -m 'system and not soak' $(ALONE)
 
-soak: $(VENV)/.installed-dev ## the same for longer: overload, stops, reloads, leaks (about ten minutes)
-	$(BIN)/pytest -q -s -m soak tests/system
+test-ray: $(VENV)/.installed-dev ## tests with real Ray clusters (about eight minutes)
+	$(BIN)/pytest -q -m 'cluster and not soak'
+
+soak: $(VENV)/.installed-dev ## the same for longer: overload, stops, reloads, leaks, more models (about twenty minutes)
+	$(BIN)/pytest -q -s -m soak
 
 tools: ## what tests use beside Python: a Chromium, and Prometheus
 	@scripts/tools.sh

@@ -76,7 +76,7 @@ def test_a_wrong_answer_of_any_run_counts():
     assert Curve(bad, bad, {0.5: good, 0.8: bad}).wrong == 6
 
 
-@pytest.mark.system
+@pytest.mark.soak
 def test_a_real_service_is_held_against_the_model_and_nothing_is_left(tmp_path, monkeypatch, capsys):
     bundle = tiny_bundle(tmp_path / "bundle")
     line = f"capacity --bundle {bundle} --interactions {tmp_path}/none --users 8 --k 2 --sizes 1 4 --engine-seconds 0.5"

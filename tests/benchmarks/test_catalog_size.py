@@ -14,7 +14,7 @@ def test_every_step_of_loading_is_timed(tmp_path):
     assert all(seconds > 0 for seconds in steps.values())
 
 
-@pytest.mark.system
+@pytest.mark.soak
 def test_a_real_server_is_measured_and_nothing_is_left(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", f"catalog_size --items 50 90 --output {tmp_path}".split())
     catalog_size.main()

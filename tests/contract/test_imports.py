@@ -16,6 +16,8 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+pytestmark = pytest.mark.system
+
 ROOT = Path(__file__).parents[2]
 PACKAGES = {"genrec", "service", "training"}
 

@@ -130,6 +130,7 @@ def test_extra_inputs_of_a_causal_model_are_refused() -> None:
     assert "compute them from the ids" in str(plugin.mistake("rect5"))
 
 
+@pytest.mark.system
 def test_another_process_finds_what_is_installed_there_and_only_that(tmp_path: Path) -> None:
     code = "import sys; from genrec.model_plugin import installed_plugin; installed_plugin('awayt5'); print('found')"
     found = subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": str(bring(tmp_path, "awayt5"))}, text=True,

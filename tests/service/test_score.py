@@ -259,6 +259,7 @@ def test_progress_is_a_line_with_rate_and_time_left(model, causal_bundle_path, s
 # --- the process ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.system
 def test_batch_scoring_imports_no_http():
     probe = "import sys, service.score; print(sorted({'fastapi', 'starlette', 'uvicorn'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", probe], cwd=ROOT, capture_output=True, text=True, check=True)

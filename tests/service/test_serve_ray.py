@@ -57,6 +57,7 @@ def exit_code(*arguments: str) -> int:
     return int(ending.value.code or 0)
 
 
+@pytest.mark.system
 def test_nothing_of_ray_is_imported_for_a_service_without_it() -> None:
     program = "import sys, service.commands; sys.exit('ray' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False, env={**os.environ}).returncode == 0

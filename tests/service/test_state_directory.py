@@ -122,6 +122,7 @@ def test_a_file_that_cannot_be_read_is_never_taken_for_none(tmp_path, monkeypatc
     assert directory.read("x") == b"old"
 
 
+@pytest.mark.system
 def test_a_second_process_is_told_so_until_the_first_has_gone(tmp_path):
     program = (
         "import sys; from pathlib import Path; from service.state_directory import StateDirectory; "

@@ -63,15 +63,16 @@ def test_ten_thousand_mutated_bodies_get_no_5xx_and_no_silence(attacked):
     assert set(seen) == {200, 400, 422}
 
 
-def test_replies_to_whatever_the_interface_allows_or_forbids_are_as_it_says(attacked, tmp_path):
-    """Schemathesis: 400 cases for each operation, of a fixed seed."""
+@pytest.mark.parametrize("cases", [100, pytest.param(400, marks=pytest.mark.soak)])
+def test_replies_to_whatever_the_interface_allows_or_forbids_are_as_it_says(attacked, tmp_path, cases):
+    """Schemathesis: so many cases for each operation, of a fixed seed."""
     # A request may ask for a deadline that cannot be met: 504 is an answer that it is told of.
     (tmp_path / "schemathesis.toml").write_text(
         '[checks.not_a_server_error]\nexpected-statuses = ["2xx", "3xx", "4xx", 504]\n'
     )
     command = [
         sys.executable, "-m", "schemathesis.cli", "run", f"{attacked.server.url}/openapi.json", "--checks", CHECKS,
-        "--phases", "coverage,fuzzing", "--max-examples", "400", "--mode", "all", "--seed", "1", "--workers", "2",
+        "--phases", "coverage,fuzzing", "--max-examples", str(cases), "--mode", "all", "--seed", "1", "--workers", "2",
         "--exclude-path", "/v1/recommend", "--request-timeout", "10", "--no-color",
         "--suppress-health-check", "all", "--generation-deterministic",
     ]  # fmt: skip

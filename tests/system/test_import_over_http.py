@@ -76,7 +76,7 @@ def beauty() -> Beauty:
     return Beauty(list(histories.values()), spelled)
 
 
-@pytest.fixture(scope="module", params=["seq2seq", "causal"])
+@pytest.fixture(scope="module", params=["causal", pytest.param("seq2seq", marks=pytest.mark.soak)])
 def imported(request: pytest.FixtureRequest, beauty: Beauty, tmp_path_factory: pytest.TempPathFactory) -> Import:
     made = Import(request.param, tmp_path_factory.mktemp(request.param))
     sequences = [[beauty.spelled[item] for item in history] for history in beauty.histories[:NUM_TRAINED]]
@@ -134,7 +134,7 @@ def test_items_without_a_title_have_none(imported: Import) -> None:
     assert "" not in titles.to_pylist()
 
 
-@pytest.mark.parametrize("exclude_history", [True, False])
+@pytest.mark.parametrize("exclude_history", [True, pytest.param(False, marks=pytest.mark.soak)])
 def test_it_answers_as_transformers_does(
     imported: Import, beauty: Beauty, exclude_history: bool, tmp_path: Path
 ) -> None:

@@ -31,7 +31,7 @@ def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     return root / "bundle", root / "work" / "prepare"
 
 
-@pytest.mark.parametrize("exclude_history", [True, False])
+@pytest.mark.parametrize("exclude_history", [True, pytest.param(False, marks=pytest.mark.soak)])
 def test_a_trained_bundle_answers_as_transformers_does(
     trained: tuple[Path, Path], exclude_history: bool, tmp_path: Path
 ) -> None:
@@ -39,7 +39,7 @@ def test_a_trained_bundle_answers_as_transformers_does(
 
 
 @pytest.mark.skipif(not (ROOT / "bundles/demo").is_dir(), reason="no demo bundle: `make bundle` trains it")
-@pytest.mark.parametrize("exclude_history", [True, False])
+@pytest.mark.parametrize("exclude_history", [True, pytest.param(False, marks=pytest.mark.soak)])
 def test_the_demo_answers_as_transformers_does(exclude_history: bool, tmp_path: Path) -> None:
     _agree_on_all(ROOT / "bundles/demo", ROOT / "runs/demo/prepare", exclude_history, tmp_path)
 

@@ -56,6 +56,7 @@ def test_rect5_is_trained_and_answers_over_http_as_its_own_generate(tmp_path: Pa
         assert [item["item_id"] for item in scored] == candidates and all(item["score"] < 0 for item in scored)
 
 
+@pytest.mark.soak
 def test_the_package_of_the_page_is_trained_and_answers_over_http_as_its_own_generate(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,7 +14,7 @@ from tests.fakes import TinyShape, tiny_bundle
 from tests.service.scoring import content_of, rows_of, some_rows, write_rows
 from tests.system.ray_cluster import Cluster, cluster
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]  # a command takes 10 s, on a busy machine many times that
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]  # a command takes 10 s, on a busy machine many times that
 
 ROWS, SHARD_ROWS = 6000, 100
 NUM_SHARDS = ROWS // SHARD_ROWS

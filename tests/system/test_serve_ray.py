@@ -26,7 +26,7 @@ from tests.fakes import TinyShape, tiny_bundle
 from tests.system.ray_cluster import Cluster, cluster
 from tests.system.server import begun, started
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 
 REPLICAS = 2
 CPUS = REPLICAS + 1

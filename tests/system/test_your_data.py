@@ -46,6 +46,7 @@ def test_the_example_of_the_page_can_be_pasted_and_answers(tmp_path: Path) -> No
     assert all(set(item["metadata"]) == {"title", "year", "genres"} for item in answer["items"])
 
 
+@pytest.mark.soak
 @pytest.mark.skipif(not MOVIES.is_dir(), reason=f"needs the data set in {MOVIES}, no part of this repository")
 def test_movietweetings_under_foreign_names_becomes_a_bundle_that_answers(tmp_path: Path) -> None:
     """The recipe is a copy of `own-data` in which a user changed paths, columns and sizes."""

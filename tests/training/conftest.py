@@ -8,7 +8,17 @@ import pytest
 from tests.training.lifecycle import Later, go_on, refit
 from tests.training.runs import Run, train
 
+WHOLE_RUNS = {"finished", "refitted", "gone_on"}
+"""Tests that ask for one of these are run by make test-system."""
+
 SHARED_DATA = Path(__file__).parents[3] / "shared" / "data"
+
+
+@pytest.hookimpl(tryfirst=True)  # before tests are chosen by their markers
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if isinstance(item, pytest.Function) and WHOLE_RUNS & set(item.fixturenames):
+            item.add_marker(pytest.mark.system)
 
 
 @pytest.fixture

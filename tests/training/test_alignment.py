@@ -194,6 +194,7 @@ def titles_said(cinema: Cinema, model: PreTrainedModel) -> float:
     return float(np.mean(said))
 
 
+@pytest.mark.system
 def test_a_model_trained_on_titles_knows_the_item_of_each_and_one_that_was_not_does_not(cinema: Cinema) -> None:
     by_title, by_item = overfit(cinema, "title_to_item"), overfit(cinema, "item_to_title")
     assert items_found(cinema, by_title) == 1.0

@@ -1,4 +1,4 @@
-"""Every family × {LoRA, all parameters}, from a checkpoint as one finds it to an answer over HTTP.
+"""Every family × {LoRA, all parameters} (some of them by `make soak` alone), from a checkpoint as one finds it to an answer over HTTP.
 
 One data set, prepared once; then the real stages for each pair: what is proven, bundled and served is the whole path.
 """
@@ -27,10 +27,11 @@ from training.pipeline import run_pipeline
 from training.recipe import Recipe
 from training.stages import STAGES
 
+pytestmark = pytest.mark.system
+
 # RecT5 is read from a checkpoint of T5: its own two embeddings begin at nothing.
 PLUGINS = {"rect5": "t5", "rect5-v1.1": "t5-v1.1"}
 FAMILIES = ("llama", "qwen2", "qwen3", "t5", "t5-v1.1", *PLUGINS)
-METHODS = ("lora", "full")
 PRUNED = ("qwen3", "rect5-v1.1")
 """Bundled once more, by LoRA and without the tokens of text."""
 
@@ -106,10 +107,14 @@ def base_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     return base
 
 
-PAIRS = [(family, method) for family in FAMILIES for method in METHODS] + [(family, "pruned") for family in PRUNED]
+PAIRS = [(family, "lora") for family in FAMILIES] + [(family, "full") for family in ("llama", "t5")]
+PAIRS += [(family, "pruned") for family in PRUNED]
+LONGER = [(family, "full") for family in FAMILIES if (family, "full") not in PAIRS]
 
 
-@pytest.fixture(scope="module", params=PAIRS, ids="-".join)
+@pytest.fixture(
+    scope="module", params=[*PAIRS, *(pytest.param(pair, marks=pytest.mark.soak) for pair in LONGER)], ids="-".join
+)
 def bundled(
     request: pytest.FixtureRequest,
     prepared: Path,

@@ -26,6 +26,8 @@ from training.recipe import load_recipe
 from training.recipe_model import Model
 from training.stages import STAGES
 
+pytestmark = pytest.mark.system
+
 OVERRIDES = (*SHORT, "model.config.model_type=sequel", "model.config.first_token_weight=3.0")
 
 

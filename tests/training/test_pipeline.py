@@ -157,6 +157,7 @@ def _hold_and_die(work: Path) -> None:
     chain.run(recipe())
 
 
+@pytest.mark.system
 def test_a_killed_run_goes_on_where_it_was(tmp_path: Path) -> None:
     process = multiprocessing.get_context("spawn").Process(target=_hold_and_die, args=(tmp_path / "work",))
     process.start()

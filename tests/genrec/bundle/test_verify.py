@@ -197,6 +197,7 @@ def test_a_catalog_is_read_without_the_rest(bundle_copy: Path) -> None:
     assert len(read_catalog((bundle_copy / layout.ITEMS).read_bytes(), tokens)) == 40
 
 
+@pytest.mark.system
 def test_the_installed_command_refuses_a_damaged_bundle_with_exit_code_65(bundle_copy: Path) -> None:
     poisoned("lm_head.weight", float("nan"))(bundle_copy)
     reseal(bundle_copy)
