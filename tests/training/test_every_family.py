@@ -1,4 +1,4 @@
-"""Every family × {LoRA, all parameters} (some of them by `make soak` alone), from a checkpoint as one finds it to an answer over HTTP.
+"""Every family × {LoRA, all parameters}, from a checkpoint as one finds it to an answer over HTTP; some in `make soak`.
 
 One data set, prepared once; then the real stages for each pair: what is proven, bundled and served is the whole path.
 """
