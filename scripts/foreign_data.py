@@ -29,7 +29,7 @@ EDITS = {
     "hidden_size = 128": "hidden_size = 64",
     "num_train_epochs = 20": "num_train_epochs = 2",
     "num_train_epochs = 3": "num_train_epochs = 1",
-    "# num_users = 10000 ": "num_users = 50 ",
+    "# num_users = 50000 ": "num_users = 50 ",
 }
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import runpy
 import subprocess
 import sys
 import threading
@@ -230,3 +231,9 @@ def test_every_variable_of_the_compose_files_is_in_the_example():
     defaults = dict(re.findall(r"\$\{(\w+):-([^}]*)\}", files))
     assert dict(re.findall(r"^#(\w+)=(.*)$", text(".env.example"), re.MULTILINE)) == defaults
     assert not [name for name in defaults if name.startswith("GENREC_")]  # the service refuses names it does not know
+
+
+def test_the_recipe_that_docker_test_makes_of_own_data_can_be_made() -> None:
+    script = runpy.run_path(str(ROOT / "scripts/foreign_data.py"))
+    made = script["edited"](text("training/recipes/own-data.toml"))
+    assert tomllib.loads(made)["evaluate"]["num_users"] == 50
