@@ -29,14 +29,14 @@ bundles/demo/manifest.json: | $(VENV)/.installed
 test: $(VENV)/.installed-dev ## fast tests, on all cores with one thread each
 	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n auto --dist loadfile
 
-test-system: $(VENV)/.installed-dev tools ## tests with real processes and sockets
+test-system: $(VENV)/.installed-dev tools ## tests with real processes, sockets and whole training runs
 	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist loadfile -m 'system and not soak' --ignore $(ALONE)
 	$(BIN)/pytest -q -m 'system and not soak' $(ALONE)
 
-test-ray: $(VENV)/.installed-dev ## tests with real Ray clusters (about eight minutes)
-	$(BIN)/pytest -q -m 'cluster and not soak'
+test-ray: $(VENV)/.installed-dev ## tests with real Ray clusters (about nine minutes)
+	$(BIN)/pytest -q -m cluster
 
-soak: $(VENV)/.installed-dev ## the same for longer: overload, stops, reloads, leaks, more models (about twenty minutes)
+soak: $(VENV)/.installed-dev ## the same for longer: overload, stops, reloads, leaks, more models
 	$(BIN)/pytest -q -s -m soak
 
 tools: ## what tests use beside Python: a Chromium, and Prometheus

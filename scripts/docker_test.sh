@@ -230,7 +230,7 @@ check "it has alert rules" grep -q '"type":"alerting"' <(prometheus rules)
 mapfile -t old < <(replicas service)
 take_away() { # take_away CONTAINER…: one after another, as nginx asks three replicas at most
   local one
-  for one in "$@"; do docker stop --time $grace_s "$one" && docker rm "$one"; done
+  for one in "$@"; do docker stop --time $grace_s "$one" && docker rm "$one" || return 1; done
 }
 check "there is another bundle" compose run --rm train cp -R bundles/tiny bundles/tiny-2
 export BUNDLE=tiny-2
