@@ -21,7 +21,7 @@ from service.score_output import MADE_INPUT, ScoreOutput, held
 from service.score_plan import Plan, ShardSpan
 from service.score_progress import Progress
 from service.score_ray import RayWorkers
-from service.score_worker import Asked, ScoreTask
+from service.score_task import Asked, ScoreTask
 from service.score_workers import ThisProcess, Told, WorkerProcesses, Workers, worker_devices
 
 BAD_ROWS = 3
@@ -117,12 +117,11 @@ def _workers(ray: str | None, task: ScoreTask, most: int | None, shards: int, to
         with joined(ray) as cluster:
             yield RayWorkers.of(cluster, task, most)
         return
-    devices = worker_devices(task.device, most)[: max(1, shards)]
-    if len(devices) == 1:
-        with closing(ThisProcess(replace(task, device=devices[0]), told)) as here:
+    if shards <= 1 or most == 1:
+        with closing(ThisProcess(task, told)) as here:
             yield here
     else:
-        with closing(WorkerProcesses(task, devices, told)) as processes:
+        with closing(WorkerProcesses(task, worker_devices(task.device, most)[:shards], told)) as processes:
             yield processes
 
 

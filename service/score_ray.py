@@ -3,7 +3,7 @@
 The shards are a data set of Ray Data, which maps it to their records with a pool of workers: processes with a loaded
 model, each of which reads, scores and commits one shard a call by the same steps as on one machine. Ray starts workers
 where there is room, and gives the shard of one that died to another. Rows do not pass through Ray. Nothing of Ray is
-imported before a cluster was joined.
+imported before a cluster was joined, and PyTorch only by workers.
 """
 
 import json
@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from genrec import errors
 from genrec.errors import EngineError, GenrecError, InputError, one_line
@@ -19,8 +19,11 @@ from service.ray_cluster import RayCluster, Share
 from service.score_commit import ASIDE, PartRecord, writing
 from service.score_job import Job
 from service.score_plan import ShardSpan
-from service.score_worker import ScoreTask, ScoreWorker
+from service.score_task import ScoreTask
 from service.score_workers import MAX_TRIES, Committed
+
+if TYPE_CHECKING:
+    from service.score_worker import ScoreWorker
 
 _MAX_BLOCKS = 1000
 """Units that Ray hands out: it makes 1,000 in a second or two, and 10,000 in 18 s, before the first worker starts."""
@@ -130,6 +133,8 @@ class ShardScorer:
 
     def _score(self, span: ShardSpan) -> PartRecord:
         self._begin_try(span)
+        from service.score_worker import ScoreWorker
+
         self._worker = self._worker or ScoreWorker(self._task)
         return self._worker.score(span)
 
@@ -151,6 +156,8 @@ def _computed_with(task: ScoreTask) -> str:
 
 
 def _made_with(task: ScoreTask) -> _Plain:
+    from service.score_worker import ScoreWorker
+
     with closing(ScoreWorker(task)) as worker:
         return dict(worker.computed_with)
 

@@ -1,6 +1,7 @@
 """Many workers on one machine: processes that are given shards, and replaced when they die.
 
-Knows neither what a worker does with a shard nor what the output is.
+Knows neither what a worker does with a shard nor what the output is. Only workers import PyTorch: in the process that
+drives them it would take as much memory as one of them.
 """
 
 import multiprocessing
@@ -9,6 +10,7 @@ import signal
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -17,14 +19,11 @@ from multiprocessing.context import ForkServerContext, SpawnContext
 from multiprocessing.process import BaseProcess
 from typing import Protocol, Self
 
-import torch
-
 from genrec.errors import EngineError, GenrecError
-from genrec.models import resolve_device
 from service.score_commit import PartRecord
 from service.score_job import Job
 from service.score_plan import ShardSpan
-from service.score_worker import ScoreTask, ScoreWorker
+from service.score_task import ScoreTask
 
 MAX_TRIES = 3
 """Workers that may die at one shard, or before their first: then it is not chance."""
@@ -60,6 +59,8 @@ class ThisProcess:
     """One worker, here."""
 
     def __init__(self, task: ScoreTask, told: Told) -> None:
+        from service.score_worker import ScoreWorker
+
         self._told = told
         self._worker = ScoreWorker(task)
 
@@ -224,7 +225,7 @@ def worker_devices(device: str, workers: int | None) -> list[str]:
 
     Where nothing is said that is one for each GPU, or for each core: threads of one worker wait for each other. On two
     cores, shared with other work, the demo bundle answered 370 to 510 rows/s in two workers with a thread each, 155 to
-    160 in one with two threads.
+    160 in one with two threads. Which GPUs there are, a process is asked that then ends.
 
     Args:
         device: as `Recommender.load` takes it; of several GPUs `auto` and `cuda` take all, `cuda:N` takes one.
@@ -233,6 +234,15 @@ def worker_devices(device: str, workers: int | None) -> list[str]:
     Raises:
         InputError: there is no such device.
     """
+    with ProcessPoolExecutor(1, _context("cpu"), signal.signal, (signal.SIGINT, signal.SIG_IGN)) as asked:
+        return asked.submit(_worker_devices, device, workers).result()
+
+
+def _worker_devices(device: str, workers: int | None) -> list[str]:
+    import torch
+
+    from genrec.models import resolve_device
+
     device = resolve_device(device)
     if device == "cpu":
         return ["cpu"] * (workers or len(os.sched_getaffinity(0)))
@@ -247,12 +257,14 @@ def _context(device: str) -> ForkServerContext | SpawnContext:
     """
     if device != "cpu":
         return multiprocessing.get_context("spawn")
-    multiprocessing.set_forkserver_preload([__name__])
+    multiprocessing.set_forkserver_preload(["service.score_preload"])
     return multiprocessing.get_context("forkserver")
 
 
 def _work(task: ScoreTask, line: Connection) -> None:
     """What the process of a worker does."""
+    from service.score_worker import ScoreWorker
+
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all of them, and the driver answers it
     threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
     try:

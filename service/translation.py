@@ -1,12 +1,12 @@
 """Between the wire and the domain: a request as sent to one the recommender takes, its answer to one we send."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from genrec import answers, requests
 from genrec.answers import Answer
 from genrec.errors import RequestError
 from genrec.filters import Filter
-from genrec.recommender import Recommender
 from genrec.requests import Request
 from service.explanation_schemas import Explanation
 from service.schemas import (
@@ -24,6 +24,9 @@ from service.schemas import (
 )
 from service.settings import Settings
 
+if TYPE_CHECKING:  # rows of a file are translated where there is no model
+    from genrec.recommender import Recommender
+
 
 def to_request(sent: RecommendRequest) -> Request:
     """What the recommender is asked, over HTTP and in a file alike."""
@@ -39,7 +42,7 @@ def to_request(sent: RecommendRequest) -> Request:
     )
 
 
-def to_checked_request(sent: RecommendRequest, recommender: Recommender, settings: Settings) -> Request:
+def to_checked_request(sent: RecommendRequest, recommender: "Recommender", settings: Settings) -> Request:
     """As `to_request`, held against the bundle and the settings.
 
     Raises:
@@ -55,7 +58,9 @@ def to_checked_request(sent: RecommendRequest, recommender: Recommender, setting
     return request
 
 
-def to_checked_score_request(sent: ScoreRequest, recommender: Recommender, settings: Settings) -> requests.ScoreRequest:
+def to_checked_score_request(
+    sent: ScoreRequest, recommender: "Recommender", settings: Settings
+) -> requests.ScoreRequest:
     """What the recommender is asked about candidates, held against the bundle and the settings.
 
     Raises:
@@ -75,7 +80,7 @@ def to_checked_score_request(sent: ScoreRequest, recommender: Recommender, setti
 
 
 def to_answer(
-    answer: Answer, sent: RecommendRequest, recommender: Recommender, request_id: str, timing: TimingMs
+    answer: Answer, sent: RecommendRequest, recommender: "Recommender", request_id: str, timing: TimingMs
 ) -> RecommendAnswer:
     """What is sent back for an answer."""
     catalog = recommender.bundle.catalog
@@ -105,7 +110,7 @@ def to_answer(
 
 
 def to_score_answer(
-    answer: answers.ScoreAnswer, recommender: Recommender, request_id: str, timing: TimingMs
+    answer: answers.ScoreAnswer, recommender: "Recommender", request_id: str, timing: TimingMs
 ) -> ScoreAnswer:
     """What is sent back for scored candidates."""
     return ScoreAnswer(
@@ -124,7 +129,7 @@ def to_score_answer(
     )
 
 
-def to_item(recommender: Recommender, row: int) -> Item:
+def to_item(recommender: "Recommender", row: int) -> Item:
     """An item of the catalog as sent."""
     catalog = recommender.bundle.catalog
     return Item(
@@ -135,7 +140,7 @@ def to_item(recommender: Recommender, row: int) -> Item:
     )
 
 
-def bundle_name(recommender: Recommender) -> BundleName:
+def bundle_name(recommender: "Recommender") -> BundleName:
     """Which bundle the recommender serves."""
     manifest = recommender.bundle.manifest
     return BundleName(name=manifest.name, version=manifest.version)

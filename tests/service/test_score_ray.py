@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 from genrec.errors import BundleError, DataError, EngineError, GenrecError, InputError, LockedError, OutOfMemory
-from service import score_ray
+from service import score_ray, score_worker
 from service.ray_cluster import Share
 from service.score_commit import ASIDE, PartRecord
 from service.score_plan import ShardSpan, Source
 from service.score_ray import RayWorkers, ShardScorer
-from service.score_worker import Asked, ScoreTask
+from service.score_task import Asked, ScoreTask
 
 RECORD = PartRecord(file="part-00003.parquet", rows=7, bad_rows=1, bytes=100, sha256="ab")
 SPAN = ShardSpan(number=3, first_row=300, num_rows=7, start=2**40)
@@ -50,7 +50,7 @@ class Worker:
 @pytest.fixture
 def worker(monkeypatch: pytest.MonkeyPatch) -> Worker:
     worker = Worker()
-    monkeypatch.setattr(score_ray, "ScoreWorker", worker)
+    monkeypatch.setattr(score_worker, "ScoreWorker", worker)
     return worker
 
 

@@ -12,7 +12,8 @@ from genrec.errors import DataError, InputError, LockedError, RequestError
 from service import score_output
 from service.score_output import ScoreOutput, held
 from service.score_plan import Plan
-from service.score_worker import Asked, ScoreTask, ScoreWorker
+from service.score_task import Asked, ScoreTask
+from service.score_worker import ScoreWorker
 from tests.service import scoring
 from tests.service.scoring import some_rows, write_rows
 

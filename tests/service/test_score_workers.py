@@ -7,7 +7,7 @@ from genrec.errors import BundleError, EngineError, RequestError
 from service import score_workers
 from service.score_commit import PartRecord
 from service.score_plan import ShardSpan
-from service.score_workers import WorkerProcesses, worker_devices
+from service.score_workers import WorkerProcesses
 
 RECORD = PartRecord("part", 1, 0, 1, "")
 SPANS = [ShardSpan(number, number, 1, 0) for number in range(4)]
@@ -31,13 +31,13 @@ def gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_there_is_a_worker_for_each_gpu_that_may_be_used(gpus, device, workers, expected):
-    assert worker_devices(device, workers) == expected
+    assert score_workers._worker_devices(device, workers) == expected
 
 
 def test_on_a_cpu_there_is_a_worker_for_each_core(monkeypatch):
     monkeypatch.setattr(score_workers.os, "sched_getaffinity", lambda _: {0, 1, 5})
-    assert worker_devices("cpu", None) == ["cpu"] * 3
-    assert worker_devices("cpu", 2) == ["cpu"] * 2
+    assert score_workers._worker_devices("cpu", None) == ["cpu"] * 3
+    assert score_workers._worker_devices("cpu", 2) == ["cpu"] * 2
 
 
 class Line:

@@ -15,7 +15,7 @@ from multiprocessing import forkserver
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-from service import score_workers  # noqa: F401  (imported before the fork, as they take seconds)
+from service import score_preload  # noqa: F401  (imported before the fork, as it takes seconds)
 from tests import fakes  # noqa: F401
 
 _CONTEXT = multiprocessing.get_context("forkserver")

@@ -129,11 +129,16 @@ def test_workers_of_a_killed_driver_end_by_themselves(unbroken, running):
 
 
 def test_workers_killed_five_times_are_replaced_and_the_job_goes_on(unbroken, running):
+    """The other one waits meanwhile: it would finish the job before the fifth is there."""
     for killed in range(5):
-        there = parts(running.output)
-        until(lambda: len(running.workers) == 2)
-        os.kill(running.workers[killed % 2], signal.SIGKILL)
-        until(lambda there=there: parts(running.output) > there + 1 or running.process.exitcode is not None)
+        there, both = parts(running.output), running.workers
+        (victim, other) = both if killed % 2 else reversed(both)
+        os.kill(other, signal.SIGSTOP)
+        os.kill(victim, signal.SIGKILL)
+        until(lambda both=both: set(running.workers) - set(both))
+        os.kill(other, signal.SIGCONT)
+        until(lambda there=there: parts(running.output) > there)
+    assert len(running.workers) == 2, "the job was over before the fifth was replaced"
     assert running.end() == 0, running.said
     assert content_of(running.output) == content_of(unbroken.output)
 

@@ -249,8 +249,10 @@ def test_loading_reads_the_bundle_and_python_alone_and_reaches_nobody(
     assert sorted(files) == sorted(str(path) for path in layout.walk(bundle))  # each of them once
 
 
-def test_nothing_is_written_but_what_a_library_reads_and_that_goes_away(bundle_copy: Path) -> None:
-    left = set(Path(tempfile.gettempdir()).glob("genrec-*"))
+def test_nothing_is_written_but_what_a_library_reads_and_that_goes_away(
+    bundle_copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     with listening() as heard:
         load_bundle(bundle_copy)
     written = [
@@ -260,4 +262,4 @@ def test_nothing_is_written_but_what_a_library_reads_and_that_goes_away(bundle_c
     ]
     assert all(str(path).startswith(f"{tempfile.gettempdir()}/genrec-") for path in written), written
     assert {Path(str(path)).name for path in written} == {"config.json", "tokenizer.json", "tokenizer_config.json"}
-    assert set(Path(tempfile.gettempdir()).glob("genrec-*")) <= left
+    assert not list(tmp_path.glob("genrec-*"))
