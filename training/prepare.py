@@ -31,6 +31,7 @@ from training.split import (
     leave_one_out,
     positions,
     seen_is_training,
+    validation_is_training,
 )
 from training.stage import Stage, StageContext
 from training.stage_report import write_report
@@ -40,6 +41,7 @@ _RULES = {
     "time": "Split by time: the newest interactions of all users are test, those before them validation.",
     "none": "No split: everything is training, and nothing can be measured on these data.",
 }
+_NO_VALIDATION = "Validation interactions are training here: what was chosen was chosen on another run, without them."
 
 Steps = list[dict[str, object]]
 """How many users, items and interactions were left after each step."""
@@ -139,11 +141,12 @@ def _split(interactions: Interactions, section: Prepare) -> Split:
     if section.split == "none":
         return all_training(interactions)
     if section.split == "time":
-        return by_time(interactions, section.validation_share, section.test_share)
-    split = leave_one_out(interactions)
+        split = by_time(interactions, section.validation_share, section.test_share)
+    else:
+        split = leave_one_out(interactions)
     if not (split == TEST).any():
         raise DataError("no user has three interactions, so leave_one_out leaves nothing to test on; give more data")
-    return split
+    return validation_is_training(split) if section.train_on_validation else split
 
 
 def _catalog(items: pl.DataFrame | None, interactions: Interactions, keep_unseen: bool) -> pl.DataFrame:
@@ -192,6 +195,7 @@ def _report(
     }
     notes = [
         _RULES[section.split],
+        *([_NO_VALIDATION] if section.train_on_validation else []),
         f"{untested:,} users have no test interaction"
         + (" because they have fewer than three; they only train." if section.split == "leave_one_out" else "."),
         "Interactions of one user at one time are ordered by a seeded hash of user and item, not by the file's order.",

@@ -85,13 +85,17 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _something_says_when_to_stop(self) -> Self:
+        if self.prepare.held_out_for_validation:
+            return self
         for name in ("pretrain", "finetune"):
             fitting = getattr(self, name)
-            if self.prepare.split == "none" and fitting is not None and fitting.stop_at_epoch is None:
+            if fitting is not None and fitting.stop_at_epoch is None:
                 raise ValueError(
-                    f'prepare.split = "none" leaves no validation to stop {name} by; use another split (and --refit '
-                    f"for a bundle of all interactions), or set {name}.stop_at_epoch"
+                    f"[prepare] leaves no validation to stop {name} by; hold some out (and use --refit for a bundle of "
+                    f"all interactions), or set {name}.stop_at_epoch"
                 )
+        if self.evaluate.sasrec is not None:
+            raise ValueError("[prepare] leaves no validation to stop [evaluate.sasrec] by; hold some out, or remove it")
         return self
 
     @model_validator(mode="after")

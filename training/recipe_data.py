@@ -117,6 +117,8 @@ class Prepare(Section):
         keep_unseen_items: Keep items without any interaction. A model cannot learn them, so the default is no.
         split: `leave_one_out`: a user's last item is test, the one before validation. `time`: the newest shares of
             all interactions. `none`: nothing is held out and nothing can be measured, as `--refit` wants it.
+        train_on_validation: Validation interactions are for training too, and only test is held out: for one last look
+            at test when everything was chosen on a run without it. The fittings then need `stop_at_epoch`.
         validation_share: Share of interactions for validation, split `time` only.
         test_share: Share of interactions for test, split `time` only.
     """
@@ -131,8 +133,14 @@ class Prepare(Section):
     missing_items: Literal["error", "drop"] = "error"
     keep_unseen_items: bool = False
     split: Literal["leave_one_out", "time", "none"] = "leave_one_out"
+    train_on_validation: bool = False
     validation_share: Share = 0.1
     test_share: Share = 0.1
+
+    @property
+    def held_out_for_validation(self) -> bool:
+        """Whether anything is."""
+        return self.split != "none" and not self.train_on_validation
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:

@@ -61,6 +61,11 @@ def all_training(interactions: Interactions) -> Split:
     return np.full(len(interactions), TRAIN, dtype=np.int8)
 
 
+def validation_is_training(split: Split) -> Split:
+    """The same with only test held out."""
+    return np.where(split == VALIDATION, np.int8(TRAIN), split)
+
+
 def seen_is_training(interactions: Interactions, split: Split, seen_until_ms: int) -> Split:
     """The same with everything up to a time as training: a base bundle that was trained on all of it is no judge of it.
 

@@ -129,6 +129,13 @@ def test_items_missing_from_the_items_file_are_an_error_or_dropped(own: dict[str
     assert {row["item_id"] for row in rows(output / "interactions.parquet")} == {"00", "01", "02", "03"}
 
 
+def test_validation_may_train_where_everything_was_chosen(own: dict[str, Any], tmp_path: Path) -> None:
+    never = {"stop_at_epoch": 1}
+    output = prepared({**own, "train_on_validation": True}, tmp_path / "work", finetune=never)
+    assert [row["split"] for row in rows(output / "interactions.parquet")][:4] == ["train", "train", "train", "test"]
+    assert "Validation interactions are training here" in (output / "report.md").read_text()
+
+
 def test_a_leak_stops_the_stage(own: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     right = prepare.leave_one_out
 

@@ -98,6 +98,15 @@ def test_a_run_without_validation_must_say_when_to_stop() -> None:
     assert load_recipe("tiny-causal", ["prepare.split=none", *stops]).finetune.stop_at_epoch == 2.5
 
 
+def test_so_must_one_that_trains_on_its_validation_and_has_no_baseline_that_stops_by_it() -> None:
+    with pytest.raises(RecipeError, match=r"set pretrain\.stop_at_epoch"):
+        load_recipe("tiny-causal", ["prepare.train_on_validation=true"])
+    stops = ["prepare.train_on_validation=true", "pretrain.stop_at_epoch=1", "finetune.stop_at_epoch=1"]
+    assert load_recipe("tiny-causal", stops).prepare.train_on_validation
+    with pytest.raises(RecipeError, match=r"leaves no validation to stop \[evaluate\.sasrec\] by"):
+        load_recipe("tiny-causal", [*stops, "evaluate.sasrec={}"])
+
+
 def test_a_base_bundle_is_a_path_and_nothing_else() -> None:
     assert load_recipe("tiny-causal").base is None
     assert load_recipe("tiny-causal", ["base.bundle=bundles/may"]).base.bundle == "bundles/may"

@@ -16,6 +16,7 @@ from training.split import (
     leave_one_out,
     positions,
     seen_is_training,
+    validation_is_training,
 )
 
 LENGTHS = st.lists(st.integers(1, 6), min_size=1, max_size=6)
@@ -75,6 +76,12 @@ def test_one_users_future_is_not_anothers_leak() -> None:
 
 def test_nothing_is_held_out_where_none_is_wanted() -> None:
     assert set(all_training(make(of_lengths([3, 4]))).tolist()) == {TRAIN}
+
+
+def test_where_validation_trains_only_test_is_held_out() -> None:
+    split = np.array([TRAIN, VALIDATION, TEST], dtype=np.int8)
+    assert validation_is_training(split).tolist() == [TRAIN, TRAIN, TEST]
+    assert split.tolist() == [TRAIN, VALIDATION, TEST]
 
 
 @given(LENGTHS, st.integers(-1, 70))
