@@ -84,6 +84,12 @@ class Recipe(Section):
         return self
 
     @model_validator(mode="after")
+    def _a_semantic_start_has_vectors(self) -> Self:
+        if self.model.semantic_start is not None and not self.embed.parts:
+            raise ValueError("model.semantic_start begins at the vectors of items; name some in embed.parts")
+        return self
+
+    @model_validator(mode="after")
     def _something_says_when_to_stop(self) -> Self:
         if self.prepare.held_out_for_validation:
             return self

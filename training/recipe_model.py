@@ -40,12 +40,15 @@ class Model(Section):
             begins as it says. A checkpoint of the plug-in's own needs no such key.
         config: Or a model from scratch: `model_type` and any key of its Hugging Face config. Beside `plugin`, the keys
             that the plug-in adds.
+        semantic_start: Item tokens begin at the mean of the vectors of their items, which then spread by this standard
+            deviation; not given, at random.
     """
 
     architecture: Literal["causal", "seq2seq"] = "causal"
     checkpoint: Name | None = None
     plugin: Name | None = None
     config: dict[str, Any] | None = None
+    semantic_start: Annotated[float, Field(gt=0)] | None = None
 
     @model_validator(mode="after")
     def _one_origin(self) -> Self:

@@ -7,8 +7,10 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import torch
+from safetensors.numpy import load_file
 from transformers import GenerationConfig, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from genrec.bundle import layout, load_bundle
@@ -21,13 +23,15 @@ from training.base_model import load_base
 from training.model_check import check_model
 from training.recipe import Recipe
 from training.recipe_model import PromptText
+from training.semantic_start import semantic_rows
 from training.stage import Stage, StageContext
 
 ITEM_TOKENS = "item_tokens.json"
+VECTORS = "vectors.safetensors"
 
 
 def run(context: StageContext) -> None:
-    """`quantize` -> ``model/`` and ``item_tokens.json``."""
+    """`quantize`, and `embed` where tokens begin at vectors -> ``model/`` and ``item_tokens.json``."""
     sizes = codebook_sizes(context.inputs["quantize"])
     recipe, bundle = context.recipe, open_base(context.recipe)
     set_seed(recipe.seed)
@@ -39,6 +43,8 @@ def run(context: StageContext) -> None:
         if recipe.model.checkpoint is not None:
             spread(base, new_rows)
         tokens = read_item_tokens_of(tokenizer, sizes)
+        if recipe.model.semantic_start is not None:
+            _start_at_vectors(base, tokens, context, recipe.model.semantic_start)
     prompt_ids(tokenizer, recipe.prompt)  # a prompt token that does not exist shows now, not after training
     base.config.use_cache = False  # while training; the merged model has it on again
     save_checkpoint(base, tokenizer, context.output / "model")
@@ -174,6 +180,20 @@ def spread(model: PreTrainedModel, new_rows: slice) -> None:
         weight[new_rows] = (old.mean(0) + noise * old.std(0)).to(weight.dtype)
 
 
+@torch.no_grad()
+def _start_at_vectors(model: PreTrainedModel, tokens: ItemTokens, context: StageContext, share: float) -> None:
+    """Begin item tokens at the vectors of their items, around the mean of the old rows, in both matrices alike."""
+    vectors = load_file(context.inputs["embed"] / VECTORS)["vectors"]
+    codes = read_codes(context.inputs["quantize"]).drop("item_id").to_numpy().astype(np.int32)
+    weights = [model.get_input_embeddings().weight]
+    weights += [] if is_tied(model) else [model.get_output_embeddings().weight]
+    width = weights[0].shape[1]
+    ids, rows = semantic_rows(vectors, tokens.paths(codes), width, share, context.recipe.seed)
+    for weight in weights:
+        old = weight[: min(map(min, tokens.token_ids))].float()
+        weight[torch.from_numpy(ids)] = (old.mean(0) + torch.from_numpy(rows)).to(weight.dtype)
+
+
 def is_tied(model: PreTrainedModel) -> bool:
     """Whether input embedding and output head are one matrix, by what they are and not by what the config says."""
     inputs, outputs = model.get_input_embeddings().weight, model.get_output_embeddings().weight
@@ -221,7 +241,7 @@ def save_checkpoint(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, 
 
 STAGE = Stage(
     name="vocabulary",
-    needs=("quantize",),
+    needs=("embed", "quantize"),
     section=lambda recipe: {"model": recipe.model, "prompt": recipe.prompt},
     run=run,
     check=check_model,

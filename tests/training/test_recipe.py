@@ -107,6 +107,13 @@ def test_so_must_one_that_trains_on_its_validation_and_has_no_baseline_that_stop
         load_recipe("tiny-causal", [*stops, "evaluate.sasrec={}"])
 
 
+def test_a_semantic_start_needs_vectors(tmp_path: Path) -> None:
+    assert load_recipe("tiny-causal", ["model.semantic_start=0.3"]).model.semantic_start == 0.3
+    none = MINIMAL + '[embed]\nparts = []\n[quantize]\nmethod = "random"\n[model]\nconfig = { model_type = "llama" }\n'
+    assert "name some in embed.parts" in refusal(tmp_path, none, "model.semantic_start=0.3")
+    assert load_recipe(write(tmp_path, none)).model.semantic_start is None
+
+
 def test_a_base_bundle_is_a_path_and_nothing_else() -> None:
     assert load_recipe("tiny-causal").base is None
     assert load_recipe("tiny-causal", ["base.bundle=bundles/may"]).base.bundle == "bundles/may"

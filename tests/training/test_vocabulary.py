@@ -1,8 +1,11 @@
 import json
 from pathlib import Path
 
+import numpy as np
+import polars as pl
 import pytest
 import torch
+from safetensors.numpy import save_file
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -170,6 +173,30 @@ def test_the_stage_makes_a_model_from_a_config_and_repeats_itself(tmp_path: Path
     assert read_item_tokens(first).token_ids[0] == (4, 5, 6, 7)
     rows = load_trainable(first / "model", "seq2seq").get_input_embeddings().weight.detach()
     assert 0.5 < rows[4:].std() / rows[:4].std() < 2
+
+
+@pytest.mark.parametrize(("model_type", "tied"), [("t5", True), ("llama", False)])
+def test_item_tokens_may_begin_at_the_vectors_of_their_items(model_type: str, tied: bool, tmp_path: Path) -> None:
+    config = {"model_type": model_type, "tie_word_embeddings": tied}
+    config |= {"d_model": 16, "num_layers": 1} if tied else {"hidden_size": 16, "num_attention_heads": 2}
+    model = {"architecture": "seq2seq" if tied else "causal", "config": config}
+    work = quantized(tmp_path)
+    codes = {f"code_{level}": [item % size for item in range(40)] for level, size in enumerate(SIZES)}
+    pl.DataFrame({"item_id": [f"i{item:02}" for item in range(40)], **codes}).write_parquet(
+        work / "quantize" / "semantic_ids.parquet"
+    )
+    (work / "embed").mkdir()
+    vectors = np.random.default_rng(0).normal(size=(40, 6)).astype(np.float32)
+    vectors[:, 0] += 4 * (np.arange(40) % SIZES[0])  # alike are those with neighbouring first codes
+    save_file({"vectors": vectors}, work / "embed" / "vectors.safetensors")
+    out = run_stage(vocabulary.STAGE, recipe(model={**model, "semantic_start": 0.4}), work)
+    made = load_trainable(out / "model", model["architecture"])
+    for weight in (made.get_input_embeddings().weight, made.get_output_embeddings().weight):
+        first = weight.detach()[list(read_item_tokens(out).token_ids[0])]
+        near = torch.cdist(first, first)
+        assert (near[0].argsort() == torch.arange(SIZES[0])).all()
+        assert 0.2 < first.std() < 0.8
+    assert is_tied(made) is tied
 
 
 def test_the_stage_finds_a_wrong_prompt_before_anything_is_trained(tmp_path: Path) -> None:
