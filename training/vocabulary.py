@@ -181,14 +181,14 @@ def spread(model: PreTrainedModel, new_rows: slice) -> None:
 
 
 @torch.no_grad()
-def _start_at_vectors(model: PreTrainedModel, tokens: ItemTokens, context: StageContext, share: float) -> None:
+def _start_at_vectors(model: PreTrainedModel, tokens: ItemTokens, context: StageContext, deviation: float) -> None:
     """Begin item tokens at the vectors of their items, around the mean of the old rows, in both matrices alike."""
     vectors = load_file(context.inputs["embed"] / VECTORS)["vectors"]
     codes = read_codes(context.inputs["quantize"]).drop("item_id").to_numpy().astype(np.int32)
     weights = [model.get_input_embeddings().weight]
     weights += [] if is_tied(model) else [model.get_output_embeddings().weight]
     width = weights[0].shape[1]
-    ids, rows = semantic_rows(vectors, tokens.paths(codes), width, share, context.recipe.seed)
+    ids, rows = semantic_rows(vectors, tokens.paths(codes), width, deviation, context.recipe.seed)
     for weight in weights:
         old = weight[: min(map(min, tokens.token_ids))].float()
         weight[torch.from_numpy(ids)] = (old.mean(0) + torch.from_numpy(rows)).to(weight.dtype)
