@@ -7,7 +7,7 @@ from its first step which items are alike, rare ones too. Knows arrays; no model
 
 import numpy as np
 import numpy.typing as npt
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # ships no types
 
 FloatArray = npt.NDArray[np.float32]
 

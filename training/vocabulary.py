@@ -27,7 +27,6 @@ from training.semantic_start import semantic_rows
 from training.stage import Stage, StageContext
 
 ITEM_TOKENS = "item_tokens.json"
-VECTORS = "vectors.safetensors"
 
 
 def run(context: StageContext) -> None:
@@ -183,7 +182,7 @@ def spread(model: PreTrainedModel, new_rows: slice) -> None:
 @torch.no_grad()
 def _start_at_vectors(model: PreTrainedModel, tokens: ItemTokens, context: StageContext, deviation: float) -> None:
     """Begin item tokens at the vectors of their items, around the mean of the old rows, in both matrices alike."""
-    vectors = load_file(context.inputs["embed"] / VECTORS)["vectors"]
+    vectors = load_file(context.inputs["embed"] / "vectors.safetensors")["vectors"]
     codes = read_codes(context.inputs["quantize"]).drop("item_id").to_numpy().astype(np.int32)
     weights = [model.get_input_embeddings().weight]
     weights += [] if is_tied(model) else [model.get_output_embeddings().weight]
