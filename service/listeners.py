@@ -7,9 +7,12 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from genrec.errors import InputError
 
+BACKLOG = 2048
+"""Connections that may wait until they are accepted."""
 
-def listen(host: str, port: int, mend: str) -> socket.socket:
-    """A listening socket, taken before anything is loaded.
+
+def bind(host: str, port: int, mend: str) -> socket.socket:
+    """A socket with its address, taken before anything is loaded; whoever connects before `listen` is refused.
 
     Args:
         host: address or name.
@@ -19,13 +22,39 @@ def listen(host: str, port: int, mend: str) -> socket.socket:
     Raises:
         InputError: the address cannot be had.
     """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    ipv6 = ":" in host
+    bound = socket.socket(socket.AF_INET6 if ipv6 else socket.AF_INET)
     try:
-        return socket.create_server((host, port), family=family, backlog=2048)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections of the process before may linger
+        if ipv6:
+            bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        bound.bind((host, port))
     except OSError as error:
+        bound.close()
         raise InputError(
             f"cannot listen on {host} port {port}: {error.strerror or error}; choose another with {mend}."
         ) from error
+    return bound
+
+
+def listen(bound: socket.socket) -> None:
+    """Let clients in.
+
+    Raises:
+        InputError: another process that had bound the address too was quicker.
+    """
+    try:
+        bound.listen(BACKLOG)
+    except OSError as error:
+        host, port = bound.getsockname()[:2]
+        raise InputError(
+            f"cannot listen on {host} port {port}: another process has taken it while this one started; choose another."
+        ) from error
+
+
+def port_of(listener: socket.socket) -> int:
+    """The port that a socket has, which it may have been given."""
+    return int(listener.getsockname()[1])
 
 
 def allow_open_files(count: int) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 import structlog
 
 from genrec.errors import EngineError, Stopped, one_line
-from service.listeners import listen
+from service.listeners import bind
 from service.logs import configure_logs
 from service.ray_cluster import LOCAL, joined
 from service.ray_deployment import NAME, Replicas, application, fitting, private_environment
@@ -135,7 +135,7 @@ def _with_absolute_paths(settings: Settings) -> Settings:
 def _ports(settings: Settings) -> list[int]:
     """The service's own, and three free ones for what else HAProxy listens on. Free now: Ray takes no open socket."""
     with ExitStack() as sockets:
-        taken = [sockets.enter_context(listen(settings.host, settings.port, "--host or --port"))]
+        taken = [sockets.enter_context(bind(settings.host, settings.port, "--host or --port"))]
         taken += [sockets.enter_context(socket.create_server(("", 0))) for _ in range(3)]
         return [one.getsockname()[1] for one in taken]
 

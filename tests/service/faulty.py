@@ -8,7 +8,7 @@ from pathlib import Path
 
 import typer
 
-from service import commands
+from service import commands, process
 from tests.service.fakes import FakeRecommender
 
 
@@ -19,5 +19,5 @@ def load(bundle: Path, _: object) -> FakeRecommender:
 
 
 if __name__ == "__main__":
-    commands.load_to_serve = load  # type: ignore[assignment]
+    process.load_to_serve = load  # type: ignore[assignment]
     typer.run(commands.serve)

@@ -171,6 +171,11 @@ def test_a_device_that_is_not_there_is_a_sentence(causal_bundle_path):
     assert "Traceback" not in said
 
 
+def test_a_wrong_flag_is_told_before_pytorch_is_imported():
+    program = "import sys, service.commands; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
 @pytest.mark.system
 def test_a_port_in_use_ends_the_command_before_it_loads(causal_bundle_path):
     with socket.create_server(("127.0.0.1", 0)) as taken:

@@ -1,22 +1,41 @@
+import socket
+
 import pytest
 
 from genrec.errors import InputError
-from service.listeners import ByPort, allow_open_files, listen
+from service.listeners import ByPort, allow_open_files, bind, listen, port_of
 
 MEND = "--host or --port"
 
 
-def test_a_port_in_use_is_a_sentence():
-    with listen("127.0.0.1", 0, MEND) as taken:
-        port = taken.getsockname()[1]
-        with pytest.raises(InputError, match=f"cannot listen on 127.0.0.1 port {port}: .*choose another with --host"):
-            listen("127.0.0.1", port, MEND)
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_a_port_in_use_is_a_sentence(host):
+    with bind(host, 0, MEND) as taken:
+        listen(taken)
+        with pytest.raises(InputError, match=f"cannot listen on {host} port {port_of(taken)}: .* another with --host"):
+            bind(host, port_of(taken), MEND)
 
 
 def test_a_port_is_free_again_at_once():
-    with listen("127.0.0.1", 0, MEND) as listener:
-        port = listener.getsockname()[1]
-    listen("127.0.0.1", port, MEND).close()
+    with bind("127.0.0.1", 0, MEND) as listener:
+        listen(listener)
+        port = port_of(listener)
+        with socket.create_connection(("127.0.0.1", port)) as client:
+            listener.accept()[0].close()  # the side that ends first is the one whose port lingers
+            assert client.recv(1) == b""
+    bind("127.0.0.1", port, MEND).close()
+
+
+def test_who_connects_while_it_loads_is_refused():
+    with bind("127.0.0.1", 0, MEND) as bound, pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port_of(bound)), timeout=5)
+
+
+def test_of_two_that_start_on_one_port_the_later_is_told():
+    with bind("127.0.0.1", 0, MEND) as first, bind("127.0.0.1", port_of(first), MEND) as second:
+        listen(second)
+        with pytest.raises(InputError, match=f"127.0.0.1 port {port_of(first)}: another process has taken it"):
+            listen(first)
 
 
 @pytest.mark.anyio

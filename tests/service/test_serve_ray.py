@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ import pytest
 from genrec.commands import main
 from genrec.errors import EngineError, InputError, Stopped
 from service import serve_ray
+from service.listeners import port_of
 from service.ray_cluster import RayCluster
 from service.ray_deployment import Replicas
 from service.serve_ray import serve_on_ray
@@ -59,7 +61,7 @@ def exit_code(*arguments: str) -> int:
 
 @pytest.mark.system
 def test_nothing_of_ray_is_imported_for_a_service_without_it() -> None:
-    program = "import sys, service.commands; sys.exit('ray' in sys.modules)"
+    program = "import sys, service.process; sys.exit('ray' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False, env={**os.environ}).returncode == 0
 
 
@@ -147,6 +149,6 @@ def test_a_cluster_of_its_own_that_is_gone_ends_the_service(
 
 
 def test_a_port_that_is_taken_is_told_before_a_cluster_starts(rollouts: list[serve_ray.Rollout]) -> None:
-    with serve_ray.listen("127.0.0.1", 0, "") as taken, pytest.raises(InputError, match="cannot listen on"):
-        serve_on_ray(some(port=taken.getsockname()[1]), "local", Replicas())
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(InputError, match="cannot listen on"):
+        serve_on_ray(some(port=port_of(taken)), "local", Replicas())
     assert rollouts == []

@@ -14,13 +14,12 @@ from typing import Any, TypeVar
 import httpx
 import uvloop
 
-from tests.system.faulty_server import Faults
+from tests.system.faulty_server import Faults, serve
 from tests.system.pair import HISTORIES, MARKED, REQUESTS, K, Pair
-from tests.system.server import started
+from tests.system.server import Process, begun_as, started
 from tests.system.wire import Lines, Reply, hang_up, post
 
 TOKEN = "correct-horse-battery-staple"
-MODULE = "tests.system.faulty_server"
 
 T = TypeVar("T")
 
@@ -35,7 +34,7 @@ class Faulty:
         admin: a client of its administrators.
     """
 
-    process: subprocess.Popen[bytes]
+    process: Process
     port: int
     admin: httpx.Client
     pair: Pair
@@ -91,13 +90,18 @@ def administered(directory: Path) -> dict[str, str]:
     }
 
 
+def begun_faulty(bundle: Path, *flags: str, log: Path, **environment: str) -> Process:
+    """One that has just been started."""
+    return begun_as(serve, bundle, *flags, log=log, **environment)
+
+
 @contextmanager
 def faulty(pair: Pair, directory: Path, *, bundle: str = "a", **environment: str) -> Iterator[Faulty]:
     """Start one, and end it however it is."""
     file, log = directory / "faults.json", directory / "log"
     Faults().write(file)
     variables = administered(directory) | environment
-    with started(pair.root / bundle, log=log, module=MODULE, **variables) as server:
+    with started(pair.root / bundle, log=log, begin=begun_faulty, **variables) as server:
         headers = {"Authorization": f"Bearer {TOKEN}"}
         with httpx.Client(base_url=server.admin_url, timeout=120, headers=headers) as admin:
             try:

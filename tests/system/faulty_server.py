@@ -1,14 +1,11 @@
 """`genrec serve` with a real bundle, a real engine and faults on demand, for tests that need a real process.
 
-FAULTS=faults.json python -m tests.system.faulty_server --bundle DIR …
-
-The file is read before every search, so a test makes a fault and mends it while the server runs: see `Faults`. Nothing
-of this is in the service itself, so nothing of it can be switched on in production.
+The file that the variable FAULTS names is read before every search, so a test makes a fault and mends it while the
+server runs: see `Faults`. Nothing of this is in the service itself, so nothing of it can be switched on in production.
 """
 
 import json
 import os
-import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -25,7 +22,7 @@ from genrec.decoding.engine import Beam, Engine, Query, Scores
 from genrec.errors import EngineError, InvalidOutput
 from genrec.memory import free_memory
 from genrec.recommender import Recommender
-from service import bundle_switch, commands, loading
+from service import bundle_switch, loading, process
 from service.settings import Settings
 
 LEAKED: list[Any] = []
@@ -142,7 +139,8 @@ def free(device: str) -> int | None:
     return free_memory(device) if given is None else given
 
 
-if __name__ == "__main__":
-    commands.load_to_serve = load
+def serve(arguments: Sequence[str]) -> None:
+    """The command line around an engine with faults."""
+    process.load_to_serve = load
     bundle_switch.free_memory = free
-    main(["serve", *sys.argv[1:]])
+    main(arguments)

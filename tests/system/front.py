@@ -17,7 +17,7 @@ from typing import Any
 import httpx
 
 from tests.system.name_server import NameServer
-from tests.system.server import begun
+from tests.system.server import Process, begun
 from tests.system.wire import Lines, Reply
 
 CONFIGURATION = Path(__file__).parents[2] / "deploy/nginx/nginx.conf"
@@ -80,7 +80,7 @@ class Replicas:
     bundle: Path
     directory: Path
     port: int
-    processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    processes: dict[str, Process] = field(default_factory=dict)
 
     def all_ready(self, addresses: Sequence[str]) -> None:
         """Start those that do not run, and wait for all."""

@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import forkserver
@@ -70,13 +70,17 @@ class Scoring:
 
 def workers_in(output: Path) -> list[int]:
     """The processes that hold an output directory's file of workers open."""
-    held, found = str(output / ".workers"), []
-    for pid in filter(str.isdigit, os.listdir("/proc")):  # noqa: PTH208  (asked often, and pathlib takes its time)
-        with suppress(OSError):
-            fds = os.listdir(f"/proc/{pid}/fd")  # noqa: PTH208
-            if held in [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in fds]:  # noqa: PTH115
-                found.append(int(pid))
-    return found
+    held = str(output / ".workers")
+    # os, not pathlib, which takes its time: this is asked often
+    return [int(pid) for pid in os.listdir("/proc") if pid.isdigit() and held in _open_files(pid)]  # noqa: PTH208
+
+
+def _open_files(pid: str) -> Iterator[str]:
+    """What a process holds open; a file that it closes meanwhile, or its end, hides no other file."""
+    with suppress(OSError):
+        for fd in os.listdir(f"/proc/{pid}/fd"):  # noqa: PTH208
+            with suppress(OSError):
+                yield os.readlink(f"/proc/{pid}/fd/{fd}")  # noqa: PTH115
 
 
 def parts(output: Path) -> int:

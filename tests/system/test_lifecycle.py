@@ -9,7 +9,6 @@ import json
 import random
 import signal
 import socket
-import subprocess
 import threading
 import time
 from collections import Counter
@@ -21,10 +20,10 @@ import httpx
 import pytest
 
 from service.client import Client, Retries
-from tests.system.faulty import MODULE, Faulty, administered, behind_the_gate, faulty, in_one_batch, run
+from tests.system.faulty import Faulty, administered, begun_faulty, behind_the_gate, faulty, in_one_batch, run
 from tests.system.faulty_server import Faults
 from tests.system.pair import HISTORIES, REQUESTS, K, Pair
-from tests.system.server import begun
+from tests.system.server import Process
 from tests.system.wire import Line, Lines, Reply
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(180)]
@@ -122,7 +121,7 @@ def test_open_connections_on_which_nothing_is_asked_do_not_hold_it(pair: Pair, t
 def test_a_stop_while_it_loads_is_a_stop(pair: Pair, tmp_path: Path) -> None:
     variables = administered(tmp_path)
     Faults(loads_s=60).write(tmp_path / "faults.json")
-    process = begun(pair.a, log=tmp_path / "log", module=MODULE, **variables)
+    process = begun_faulty(pair.a, log=tmp_path / "log", **variables)
     try:
         until(lambda: '"loading"' in (tmp_path / "log").read_text(), 60)
         time.sleep(0.5)
@@ -191,13 +190,13 @@ def test_an_engine_that_is_gone_is_told_within_two_seconds_and_ends_the_process(
 
 
 @contextmanager
-def supervised(pair: Pair, directory: Path, port: int) -> Iterator[list[subprocess.Popen[bytes]]]:
+def supervised(pair: Pair, directory: Path, port: int) -> Iterator[list[Process]]:
     """As Compose does with `restart`: whenever the service ends, it is started again."""
     variables, lives, over = administered(directory), [], threading.Event()
 
     def start() -> None:
         log = directory / f"log{len(lives)}"
-        lives.append(begun(pair.a, "--port", str(port), log=log, module=MODULE, **variables))
+        lives.append(begun_faulty(pair.a, "--port", str(port), log=log, **variables))
 
     def watch() -> None:
         while not over.is_set():

@@ -15,7 +15,7 @@ import pytest
 from genrec.model_plugin import installed_plugin
 from tests.own_generate import own_generate
 from tests.plugin_packages import install_page
-from tests.system.server import begun, served
+from tests.system.server import begun_anew, served
 from tests.training.runs import SHORT
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
@@ -65,9 +65,9 @@ def test_the_package_of_the_page_is_trained_and_answers_over_http_as_its_own_gen
         installed.setenv("PYTHONPATH", str(site))
         installed.syspath_prepend(str(site))
         bundle = train("sequel", tmp_path)
-        with served(bundle, log=tmp_path / "log") as client:
+        with served(bundle, log=tmp_path / "log", begin=begun_anew) as client:
             agrees(bundle, "sequel", client)
-    refused = begun(bundle, log=tmp_path / "refused")
+    refused = begun_anew(bundle, log=tmp_path / "refused")
     assert refused.wait(timeout=60) == 65
     assert (
         "model type 'sequel' is of neither transformers nor an installed plug-in" in (tmp_path / "refused").read_text()

@@ -23,10 +23,9 @@ from genrec.bundle import layout
 from tests.fakes import reseal
 from tests.genrec.bundle.damage import RESEALED, WEIGHTS
 from tests.genrec.bundle.test_shelf import HOSTILE
-from tests.system.faulty import MODULE, TOKEN, Faulty, administered, faulty, run
+from tests.system.faulty import TOKEN, Faulty, administered, begun_faulty, faulty, run
 from tests.system.pair import REQUESTS, Pair, make_pair
 from tests.system.raw import resident_mib
-from tests.system.server import begun
 from tests.system.wire import Lines, Reply, p99
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(180)]
@@ -313,6 +312,6 @@ def test_what_was_reloaded_is_served_after_a_restart_until_the_settings_change(p
         assert current(server) == "c"
         assert server.stop() == 0
     (tmp_path / "state" / "bundle").write_text("not this")
-    process = begun(pair.a, log=tmp_path / "log", module=MODULE, **administered(tmp_path))
+    process = begun_faulty(pair.a, log=tmp_path / "log", **administered(tmp_path))
     assert process.wait(60) == 65
     assert "is damaged" in (tmp_path / "log").read_text()

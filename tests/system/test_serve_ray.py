@@ -24,7 +24,7 @@ import pytest
 from service.ray_deployment import private_environment
 from tests.fakes import TinyShape, tiny_bundle
 from tests.system.ray_cluster import Cluster, cluster
-from tests.system.server import begun, started
+from tests.system.server import begun_anew, started
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 
@@ -262,7 +262,7 @@ def test_a_cluster_of_its_own_serves_until_it_is_told_to_stop_and_leaves_nothing
     bundles: list[Path], tmp_path: Path
 ) -> None:
     log = tmp_path / "log"
-    process = begun(bundles[0], "--ray", "local", log=log, **SETTINGS)
+    process = begun_anew(bundles[0], "--ray", "local", log=log, **SETTINGS)
     try:
         wait_for(lambda: '"replicas": 1' in log.read_text() or process.poll() is not None)
         children = psutil.Process(process.pid).children(recursive=True)

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,7 +15,6 @@ from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, s
 
 from genrec.recommender import Recommender
 from service.app import create_app
-from service.listeners import listen
 from tests.service.fakes import FakeRecommender, some_settings
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
@@ -86,7 +86,7 @@ def gated(load: Callable[..., object] | None = None, **settings: Any) -> Iterato
     """
     recommender = FakeRecommender()
     loader = load or (lambda *_, **__: recommender)
-    with listen("127.0.0.1", 0, "nothing") as listener:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
         app = create_app(some_settings(**settings), cast("Callable[..., Recommender]", loader), lambda code: None)
         server = uvicorn.Server(uvicorn.Config(app, lifespan="on", log_config=None, timeout_graceful_shutdown=2))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
