@@ -30,7 +30,7 @@ test: $(VENV)/.installed-dev ## fast tests, on all cores with one thread each
 	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n auto --dist loadfile
 
 test-system: $(VENV)/.installed-dev tools ## tests with real processes, sockets and whole training runs
-	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist loadfile -m 'system and not soak' --ignore $(ALONE)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m 'system and not soak' --ignore $(ALONE)
 	$(BIN)/pytest -q -m 'system and not soak' $(ALONE)
 
 test-ray: $(VENV)/.installed-dev ## tests with real Ray clusters (about nine minutes)

@@ -195,7 +195,7 @@ def test_a_lost_engine_answers_503_and_ends_the_process_with_70(fault, reason):
         begin = time.monotonic()
         waiting = [pool.submit(recommend, url, [fault]) for _ in range(3)]
         while httpx.get(f"{url}/ready").status_code == 200:
-            assert time.monotonic() - begin < 2.0
+            assert time.monotonic() - begin < 10.0
             time.sleep(0.02)
         assert [one.result().status_code for one in waiting] == [503] * 3
         code, events = begun.end()
