@@ -25,8 +25,8 @@ from transformers.utils import logging as transformers_logging
 from benchmarks.report import publish
 from benchmarks.synthetic import Shape, seal_synthetic, write_synthetic_draft
 from genrec.bundle import layout, load_bundle
+from genrec.bundle.catalog import read_catalog
 from genrec.bundle.contents import check_files
-from genrec.bundle.load import read_catalog
 from genrec.bundle.manifest import read_manifest
 from genrec.bundle.verify import check_item_trie, open_id_trie
 from genrec.models import load_model, load_tokenizer

@@ -7,10 +7,9 @@ import numpy as np
 import typer
 
 from genrec.bundle import layout
-from genrec.bundle.load import read_catalog
+from genrec.bundle.catalog import read_catalog
 from genrec.bundle.manifest import Manifest, check_version, read_manifest
 from genrec.errors import BundleError
-from genrec.recommender import Recommender
 from genrec.semantic_id import Catalog
 
 
@@ -27,6 +26,8 @@ def inspect(
     if not (bundle / layout.MANIFEST).is_file():
         raise BundleError(f"{bundle} has no {layout.MANIFEST}, so it is not a bundle.")
     if verify:
+        from genrec.recommender import Recommender  # PyTorch comes with it
+
         recommender = Recommender.load(bundle, device="cpu", dtype="float32", expect_version=expect_version)
         typer.echo(
             f"verified: hashes, weights, tokens, catalog, trie, golden answers ({recommender.engine_name} engine)"

@@ -15,7 +15,7 @@ from time import monotonic
 import structlog
 
 from genrec.bundle import Shelf
-from genrec.bundle.load import read_sealed_manifest
+from genrec.bundle.manifest import read_sealed_manifest
 from genrec.errors import BundleError, EngineError, GenrecError, InputError
 from genrec.memory import free_memory
 from genrec.recommender import Recommender

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from genrec.bundle import Manifest, layout
-from genrec.bundle.load import read_catalog, read_sealed_manifest
+from genrec.bundle.catalog import read_catalog
+from genrec.bundle.manifest import read_sealed_manifest
 from genrec.errors import BundleError, RecipeError
 from genrec.semantic_id import Catalog
 from training.published import RETIRED, PublishedIds, read_retired

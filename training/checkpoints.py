@@ -12,7 +12,8 @@ from typing import Any
 
 from transformers.trainer import TRAINER_STATE_NAME
 
-from training.fingerprint import sync_directory, sync_tree, tree_hashes, write_durably
+from genrec.bundle.layout import sync, sync_tree
+from training.fingerprint import tree_hashes, write_durably
 
 SEAL = "sealed.json"
 PREFIX = "checkpoint-"
@@ -51,7 +52,7 @@ def seal(checkpoint: Path) -> None:
     (checkpoint / SEAL).unlink(missing_ok=True)
     sync_tree(checkpoint)
     write_durably(checkpoint / SEAL, json.dumps(tree_hashes(checkpoint), indent=1))
-    sync_directory(checkpoint.parent)
+    sync(checkpoint.parent)
 
 
 def damage(checkpoint: Path) -> str | None:

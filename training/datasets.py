@@ -14,9 +14,8 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from genrec.bundle.layout import sha256_of
+from genrec.bundle.layout import sha256_of, sync_tree
 from genrec.errors import DataError
-from training.fingerprint import sync_tree
 from training.recipe_data import InteractionsSource, ItemsSource, MetadataColumn
 from training.sources import FILE, ROW, Source, reading
 

@@ -4,11 +4,10 @@ Knows nothing of stages. Names and bytes count; times and permissions do not.
 """
 
 import hashlib
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from genrec.bundle.layout import sha256_of
+from genrec.bundle.layout import sha256_of, sync, write_text
 from genrec.errors import DataError
 
 
@@ -41,29 +40,6 @@ def content_sha256(path: Path) -> str:
 def write_durably(path: Path, text: str) -> None:
     """Write `text` aside, sync it and rename it to `path`."""
     aside = path.with_name(f".{path.name}.partial")
-    with aside.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
+    write_text(aside, text)
     aside.replace(path)
-    sync_directory(path.parent)
-
-
-def sync_tree(directory: Path) -> None:
-    """Bring every file and folder under `directory` to disk."""
-    for path in directory.rglob("*"):
-        if path.is_dir():
-            sync_directory(path)
-        else:
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-    sync_directory(directory)
-
-
-def sync_directory(directory: Path) -> None:
-    """Bring a directory's entries (names, renames) to disk."""
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync(path.parent)

@@ -18,9 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from genrec.bundle.layout import sync, sync_tree
+from genrec.bundle.manifest import read_sealed_manifest
 from genrec.errors import InputError, LockedError
 from training.disk import full_disk_told
-from training.fingerprint import combined, content_sha256, sync_directory, sync_tree, tree_hashes, write_durably
+from training.fingerprint import combined, content_sha256, tree_hashes, write_durably
 from training.processes import is_main
 from training.progress import Progress
 from training.recipe import Recipe, as_table
@@ -141,8 +143,6 @@ def _dependencies(stage: Stage, recipe: Recipe, work: Path) -> dict[str, str]:
             raise InputError(f"stage {stage.name!r} needs the result of {name!r}, which {work} lacks; run it first")
         depends_on[f"the result of {name}"] = record.content_sha256
     if stage.reads_base and recipe.base is not None:
-        from genrec.bundle.load import read_sealed_manifest  # PyTorch comes with it
-
         depends_on["the base bundle"] = read_sealed_manifest(Path(recipe.base.bundle)).version
     files = {str(path): content_sha256(path) for path in stage.reads(recipe)}
     return {**depends_on, "the files it reads": combined(files)}
@@ -204,7 +204,7 @@ def _complete(partial: Path, final: Path, depends_on: Mapping[str, str], seconds
     if final.exists():
         final.rename(old)
     partial.rename(final)
-    sync_directory(final.parent)
+    sync(final.parent)
     shutil.rmtree(old, ignore_errors=True)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from genrec.bundle import Manifest, layout
-from genrec.bundle.load import read_sealed_manifest
+from genrec.bundle.manifest import read_sealed_manifest
 from genrec.errors import DataError, RecipeError
 from training import seal
 from training.evaluate import METRICS

@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 
 from genrec.bundle import Manifest
-from genrec.bundle.load import read_sealed_manifest
+from genrec.bundle.manifest import read_sealed_manifest
 from genrec.errors import InputError
 from training.recipe import Recipe
 from training.sequences import Sequences

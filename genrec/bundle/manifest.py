@@ -192,6 +192,22 @@ def read_manifest(file: Path) -> Manifest:
     return manifest
 
 
+def read_sealed_manifest(root: Path) -> Manifest:
+    """The manifest of the bundle in `root`. It is written last: without it, the directory is no bundle yet.
+
+    Raises:
+        BundleError: there is none, it cannot be read, or is that of a draft.
+    """
+    if not root.is_dir():
+        raise BundleError(f"{root} is not a directory; give the path of a bundle.")
+    if not (root / layout.MANIFEST).is_file():
+        raise BundleError(f"{root} has no {layout.MANIFEST}, so it is not a (finished) bundle.")
+    manifest = read_manifest(root / layout.MANIFEST)
+    if manifest.version == DRAFT:
+        raise BundleError(f"{root} is a draft; seal it first.")
+    return manifest
+
+
 def check_version(manifest: Manifest, expected: str | None) -> None:
     """Refuse a bundle that is not the one that was meant; None expects nothing.
 

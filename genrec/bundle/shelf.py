@@ -12,8 +12,7 @@ from itertools import islice
 from pathlib import Path
 
 from genrec.bundle import layout
-from genrec.bundle.load import read_sealed_manifest
-from genrec.bundle.manifest import NAME_PATTERN, Manifest
+from genrec.bundle.manifest import NAME_PATTERN, Manifest, read_sealed_manifest
 from genrec.errors import BundleError, InputError, one_line
 
 MAX_LISTED = 1_000

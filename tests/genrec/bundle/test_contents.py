@@ -17,8 +17,7 @@ import torch
 
 from genrec.bundle import Bundle, layout, load_bundle, load_draft
 from genrec.bundle.contents import HashedFile, check_files, read_sealed
-from genrec.bundle.load import read_sealed_manifest
-from genrec.bundle.manifest import FileFacts, read_manifest
+from genrec.bundle.manifest import FileFacts, read_manifest, read_sealed_manifest
 from genrec.errors import BundleError
 from genrec.recommender import Recommender
 from genrec.requests import Request

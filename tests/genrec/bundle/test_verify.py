@@ -15,7 +15,7 @@ import torch
 
 from genrec import commands
 from genrec.bundle import layout, load_bundle
-from genrec.bundle.load import read_catalog
+from genrec.bundle.catalog import read_catalog
 from genrec.bundle.manifest import read_manifest
 from genrec.bundle.verify import check_tokens
 from genrec.errors import BundleError
