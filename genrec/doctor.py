@@ -8,6 +8,7 @@ import platform
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import import_module
@@ -24,6 +25,7 @@ BROKEN_EXIT = 70
 ROOM_GB = 5.0
 """The demo takes a tenth of it; a base model of 135 million parameters with its checkpoints takes all of it."""
 SHARED_MEMORY_MB = 256
+PRODUCT_SIZE = 256
 EXTRAS = ("service", "training", "client", "tensorboard", "encoders", "gguf", "otel")
 
 Level = Literal["ok", "look", "broken"]
@@ -123,6 +125,15 @@ def traps() -> Iterator[Finding]:
         yield Finding("look", f"the default dtype is {torch.get_default_dtype()}: models from a config get it")
 
 
+def mixed_precision() -> Iterator[Finding]:
+    """Whether `bf16` pays on this CPU: one that has no instructions for it imitates them, some thirty times slower."""
+    if torch.accelerator.is_available():
+        return
+    ratio = _product_s(torch.bfloat16) / _product_s(torch.float32)
+    told = f"products in bfloat16 take {ratio:.1f} times as long as in float32 on this CPU"
+    yield Finding("look", f"{told}: leave bf16 out of recipes") if ratio > 1 else Finding("ok", told)
+
+
 def passes() -> Iterator[Finding]:
     """A forward and a backward pass of a tiny model of each kind, where it would be trained."""
     device = torch.accelerator.current_accelerator() or torch.device("cpu")
@@ -138,7 +149,9 @@ def passes() -> Iterator[Finding]:
                 yield Finding("ok" if fine else "broken", f"{told}: forward and backward, loss {loss.item():.2f}")
 
 
-CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (versions, devices, room, traps, extras, passes)
+CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (
+    versions, devices, room, traps, extras, mixed_precision, passes,
+)  # fmt: skip
 
 
 def _installed(requirement: Requirement, *, missing: Level, extra: str) -> Finding:
@@ -162,6 +175,16 @@ def _importable(wanted: list[Requirement]) -> Iterator[Finding]:
             import_module(module)
         except (ImportError, OSError, RuntimeError, AttributeError) as error:
             yield Finding("broken", f"{requirement.name} is installed and does not import: {error}")
+
+
+def _product_s(dtype: torch.dtype) -> float:
+    """Seconds of one product of square matrices, the best of three."""
+    matrix, taken = torch.ones(PRODUCT_SIZE, PRODUCT_SIZE, dtype=dtype), []
+    for _ in range(4):  # the first one prepares
+        begin = time.perf_counter()
+        matrix @ matrix
+        taken.append(time.perf_counter() - begin)
+    return min(taken[1:])
 
 
 def _one_pass(model: PreTrainedModel, dtype: torch.dtype) -> torch.Tensor:

@@ -8,7 +8,7 @@ import typer
 from typer.testing import CliRunner
 
 from genrec import doctor as doctor_module
-from genrec.doctor import Finding, devices, doctor, extras, passes, room, traps, versions
+from genrec.doctor import Finding, devices, doctor, extras, mixed_precision, passes, room, traps, versions
 
 
 def levels(check: object) -> dict[str, str]:
@@ -90,6 +90,18 @@ def test_traps_are_told(monkeypatch):
     monkeypatch.setattr(torch, "get_default_dtype", lambda: torch.float16)
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "DEFAULT")
     assert set(levels(traps).values()) == {"look"} and len(levels(traps)) == 2
+
+
+def test_a_processor_that_only_imitates_bfloat16_is_told(monkeypatch):
+    monkeypatch.setattr("torch.accelerator.is_available", lambda: False)
+    seconds = {torch.float32: 0.01, torch.bfloat16: 0.3}
+    monkeypatch.setattr("genrec.doctor._product_s", seconds.__getitem__)
+    [(told, level)] = levels(mixed_precision).items()
+    assert level == "look" and "take 30.0 times as long" in told
+    seconds[torch.bfloat16] = 0.005
+    assert set(levels(mixed_precision).values()) == {"ok"}
+    monkeypatch.setattr("torch.accelerator.is_available", lambda: True)
+    assert levels(mixed_precision) == {}
 
 
 @pytest.mark.parametrize("fault", ["raises", "nan"])
