@@ -19,6 +19,7 @@ from typing import Literal
 import torch
 import typer
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, T5Config, T5ForConditionalGeneration
 
 BROKEN_EXIT = 70
@@ -26,7 +27,7 @@ ROOM_GB = 5.0
 """The demo takes a tenth of it; a base model of 135 million parameters with its checkpoints takes all of it."""
 SHARED_MEMORY_MB = 256
 PRODUCT_SIZE = 256
-EXTRAS = ("service", "training", "client", "tensorboard", "encoders", "gguf", "otel")
+EXTRAS = ("service", "training", "client", "tensorboard", "encoders", "gguf", "otel", "ray")
 
 Level = Literal["ok", "look", "broken"]
 
@@ -45,7 +46,7 @@ class Finding:
 
 
 def doctor() -> None:
-    """Check versions, devices, memory, disk, optional packages, and a tiny forward and backward pass."""
+    """Check versions, devices, disk, optional packages, bfloat16, and a tiny forward and backward pass."""
     found = [finding for check in CHECKS for finding in check()]
     for finding in found:
         typer.echo(f"{finding.level:<7} {finding.text}")
@@ -74,7 +75,7 @@ def extras() -> Iterator[Finding]:
         wrong = [finding for finding in found if finding.level != "ok"] or list(_importable(wanted))
         if not wrong:
             yield Finding("ok", f"genrec[{extra}]: {', '.join(one.name for one in wanted)}")
-        elif len(wrong) == len(wanted):
+        elif [finding.level for finding in wrong] == ["look"] * len(wanted):  # none of them is there
             yield Finding("ok", f"genrec[{extra}] is not installed")
         else:
             yield from wrong
@@ -166,15 +167,15 @@ def _installed(requirement: Requirement, *, missing: Level, extra: str) -> Findi
 
 def _importable(wanted: list[Requirement]) -> Iterator[Finding]:
     """A package that is there and does not import, as one built for another NumPy or CUDA."""
-    modules = {name: module for module, names in packages_distributions().items() for name in names}
-    for requirement in wanted:
-        module = modules.get(requirement.name)
-        if module is None or module.startswith("_"):
+    names = {canonicalize_name(requirement.name) for requirement in wanted}
+    for module, owners in sorted(packages_distributions().items()):
+        owner = next((owner for owner in map(canonicalize_name, owners) if owner in names), None)
+        if owner is None or not module.isidentifier() or module.startswith("_"):
             continue
         try:
             import_module(module)
         except (ImportError, OSError, RuntimeError, AttributeError) as error:
-            yield Finding("broken", f"{requirement.name} is installed and does not import: {error}")
+            yield Finding("broken", f"{owner} is installed and {module} does not import: {error}")
 
 
 def _product_s(dtype: torch.dtype) -> float:

@@ -35,6 +35,11 @@ class _Ending:
         self.code = 0
         self.server: uvicorn.Server | None = None
 
+    def told_to_stop(self, *_: object) -> None:
+        """A signal that is not uvicorn's."""
+        if self.server is not None:
+            self.server.should_exit = True
+
     def __call__(self, code: int) -> None:
         self.code = code
         if self.server is not None:
@@ -79,8 +84,9 @@ def serve_until_stopped(settings: Settings, listeners: list[socket.socket]) -> i
         settings.drain_delay_ms / 1e3,
         state.drain,
     )
-    for stop in (signal.SIGTERM, signal.SIGINT):  # uvicorn raises them again when it has stopped: then it is enough
-        signal.signal(stop, lambda *_: None)
+    # Until uvicorn has its own, and once more when it has stopped, for it raises them again.
+    for stop in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(stop, ending.told_to_stop)
     log.info("loading", **facts)
     ending.server.run(sockets=listeners)
     log.info("stopped", exit_code=ending.code)

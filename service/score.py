@@ -15,6 +15,7 @@ import typer
 
 from service.ray_cluster import joined
 from service.score_commit import ASIDE, PartRecord, writing
+from service.score_formats import format_of
 from service.score_histories import write_histories
 from service.score_input import check_columns
 from service.score_output import MADE_INPUT, ScoreOutput, held
@@ -66,9 +67,12 @@ def score(
 ) -> None:
     """Score a file of histories, or all users of a file of interactions. Started again after a kill it goes on."""
     given = _given(source, all_users, interactions)
+    if all_users:
+        format_of(given)
+    else:
+        check_columns(given)  # first: a refused file leaves no output directory
     with _until_sigterm(), held(output):
         file = _made_input(output, given) if all_users else given
-        check_columns(file)
         plan = Plan.of(file, shard_rows)
         task = ScoreTask(
             bundle=bundle,

@@ -63,7 +63,7 @@ class RowParser:
 
     def _request(self, fields: Fields) -> Request:
         if unknown := [name for name in fields if name not in COLUMNS]:
-            raise RequestError(_unknown(unknown[0]))
+            raise RequestError(f"There is no column {unknown[0][:64]!r}{_nearest(unknown[0])}")
         asked = {**self.defaults, **{name: _with_text_ids(value) for name, value in fields.items()}}
         try:
             sent = RecommendRequest.model_validate(asked)
@@ -84,7 +84,10 @@ def check_columns(path: Path) -> None:
         columns = rows.columns
     for name in columns:
         if name not in COLUMNS:
-            raise DataError(f"{path}: {_unknown(name)} It reads {', '.join(COLUMNS)}.")
+            mend = "; a CSV file has commas between columns." if {";", "\t", "|"} & set(name) else _nearest(name)
+            raise DataError(
+                f"{path} has a column {name[:64]!r}, which is not read{mend} Read are {', '.join(COLUMNS)}."
+            )
     if format_of(path) != "jsonl":  # there a row that lacks one is that row's own error
         for name in REQUIRED:
             if name not in columns:
@@ -115,6 +118,7 @@ def _as_id(value: object) -> object:
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
-def _unknown(name: str) -> str:
+def _nearest(name: str) -> str:
+    """The end of a sentence on a name that is not known."""
     near = difflib.get_close_matches(name[:64], COLUMNS, n=1)
-    return f"There is no column {name[:64]!r}{f'; did you mean {near[0]!r}?' if near else '.'}"
+    return f"; did you mean {near[0]!r}?" if near else "."

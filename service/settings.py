@@ -192,7 +192,9 @@ def is_loopback(host: str) -> bool:
 
 
 def _default_threads() -> int:
-    return int(os.environ.get("OMP_NUM_THREADS") or max(1, len(os.sched_getaffinity(0)) - 1))  # noqa: TID251
+    """What OpenMP was told, of which a list is one number a level of nesting; a core less than there are, otherwise."""
+    outermost = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()  # noqa: TID251
+    return int(outermost) if outermost.isdecimal() else max(1, len(os.sched_getaffinity(0)) - 1)
 
 
 def read_settings(flags: Mapping[str, Any]) -> Settings:

@@ -12,7 +12,7 @@ from genrec.errors import DataError
 
 
 def tree_hashes(directory: Path, without: Sequence[str] = ()) -> dict[str, str]:
-    """Relative posix path → sha256 of every file under `directory`, sorted; top-level names in `without` left out."""
+    """Relative posix path → sha256 of every file under `directory`, sorted; top-level files in `without` left out."""
     files = sorted(path for path in directory.rglob("*") if path.is_file())
     names = (path.relative_to(directory).as_posix() for path in files)
     return {name: sha256_of(path) for name, path in zip(names, files, strict=True) if name not in without}

@@ -200,7 +200,7 @@ def _sentence(errors: Sequence[ErrorDetails]) -> str:
         case "literal_error":
             return f"{dotted} = {first['input']!r} is not allowed; allowed: {first['ctx']['expected']}{more}"
         case "value_error":
-            return f"{dotted or 'recipe'}: {first['ctx']['error']}{more}"
+            return f"{dotted}: {first['ctx']['error']}{more}" if dotted else f"{first['ctx']['error']}{more}"
     rule = first["msg"][0].lower() + first["msg"][1:].replace("tuple", "list")
     return f"{dotted} = {first['input']!r} is not allowed: {rule}{more}"
 

@@ -33,6 +33,10 @@ def read_catalog(content: bytes, tokens: ItemTokens) -> Catalog:
         raise BundleError(
             f"file {layout.ITEMS} has a column {extra!r}, but the manifest has {tokens.num_levels} levels."
         )
+    if not _is_text(table.schema.field("item_id").type) or not pa.types.is_integer(
+        table.schema.field("popularity").type
+    ):
+        raise BundleError(f"file {layout.ITEMS} must have item_id as strings and popularity as whole numbers.")
     try:
         columns = [table.column(name).to_numpy() for name in code_names]
         catalog = Catalog(
@@ -47,3 +51,7 @@ def read_catalog(content: bytes, tokens: ItemTokens) -> Catalog:
     if first_unordered(paths) is not None:
         raise BundleError(f"file {layout.ITEMS} is not sorted by token path.")
     return catalog
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))

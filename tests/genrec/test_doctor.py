@@ -67,7 +67,22 @@ def test_a_package_that_is_there_and_does_not_import_is_broken(monkeypatch):
             raise ImportError("built for another torch")
 
     monkeypatch.setattr(doctor_module, "import_module", broken)
-    assert levels(extras)["peft is installed and does not import: built for another torch"] == "broken"
+    assert levels(extras)["peft is installed and peft does not import: built for another torch"] == "broken"
+
+
+@pytest.mark.parametrize("name", ["tensorboard", "prometheus_client", "tomli_w"])
+def test_each_package_is_imported_whatever_its_extra_and_spelling(monkeypatch, name):
+    def broken(module):
+        if module == name:
+            raise ImportError("half of it")
+
+    monkeypatch.setattr(doctor_module, "import_module", broken)
+    assert "broken" in {level for told, level in levels(extras).items() if f"{name} does not import" in told}
+
+
+def test_the_one_package_of_an_extra_that_is_too_old_is_broken_and_not_absent(monkeypatch):
+    monkeypatch.setattr(doctor_module, "version", lambda name: "0.1" if name == "tensorboard" else version(name))
+    assert [level for told, level in levels(extras).items() if told.startswith("tensorboard 0.1 is not")] == ["broken"]
 
 
 def test_more_threads_than_cores_and_a_gpu_that_is_not_seen_are_told(monkeypatch):

@@ -192,7 +192,15 @@ def test_every_answer_of_a_file_can_be_proven_and_each_row_says_whether_it_is(mo
 def test_an_unknown_column_is_refused_before_work_with_the_nearest_name(model, suffix, tmp_path, capsys):
     source = write_rows(tmp_path / f"rows.{suffix}", [{"user_id": "a", "histroy": ["i1"]}])
     assert score(Path("no/such/bundle"), source, tmp_path / "out") == 65
-    assert "There is no column 'histroy'; did you mean 'history'?" in capsys.readouterr().err
+    assert "has a column 'histroy', which is not read; did you mean 'history'?" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_file_with_another_separator_is_refused_with_the_reason(model, tmp_path, capsys):
+    source = tmp_path / "rows.csv"
+    source.write_text("user_id;history\na;i1\n")
+    assert score(Path("no/such/bundle"), source, tmp_path / "out") == 65
+    assert "'user_id;history', which is not read; a CSV file has commas" in capsys.readouterr().err
 
 
 def test_k_beyond_the_bundle_is_refused_before_work(model, causal_bundle_path, source, tmp_path, capsys):

@@ -115,7 +115,9 @@ def test_of_jsonl_an_unknown_key_is_refused_if_the_first_row_has_it_and_else_an_
     path = tmp_path / "rows.jsonl"
     good, bad = json.dumps({"user_id": "a", "history": []}), json.dumps({"user_id": "b", "history": [], "kk": 1})
     path.write_text(f"{bad}\n{good}\n")
-    with pytest.raises(DataError, match=r"There is no column 'kk'; did you mean 'k'.*It reads user_id, history, k,"):
+    with pytest.raises(
+        DataError, match=r"a column 'kk', which is not read; did you mean 'k'\? Read are user_id, history, k,"
+    ):
         check_columns(path)
     path.write_text(f"{good}\n{bad}\n")
     check_columns(path)

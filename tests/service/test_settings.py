@@ -168,3 +168,10 @@ def test_who_may_come_in_and_how_fast_is_not_left_unclear(flags, mend):
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "127.0.0.1"])
 def test_with_keys_any_address_is_served(host):
     assert read_settings({"bundle": "b", "host": host, "api_keys_file": "k"}).host == host
+
+
+@pytest.mark.parametrize(("told", "threads"), [("3", 3), ("2,1", 2), (" 4 ", 4), ("", 7), ("many", 7), ("-1", 7)])
+def test_threads_are_what_openmp_was_told_or_a_core_less_than_there_are(monkeypatch, tmp_path, told, threads):
+    monkeypatch.setenv("OMP_NUM_THREADS", told)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)))
+    assert read_settings({"bundle": tmp_path}).threads == threads

@@ -91,7 +91,10 @@ def started(bundle: Path, *flags: str, log: Path, begin: Begin = begun, **enviro
         yield Server(process, url, f"http://127.0.0.1:{admin[1]}" if admin else "")
     finally:
         process.terminate()
-        process.wait(timeout=30)
+        try:
+            process.wait(timeout=40)  # the service gives itself 30
+        finally:
+            process.kill()
 
 
 def _wait_until_ready(process: Process, log: Path, patience_s: float = 60) -> str:
